@@ -1,0 +1,186 @@
+//! ConfigMaps and Secrets, as far as pods here refer to them.
+//!
+//! A container gets values that were read after its pod was first seen, so that a commit that changes configuration and workload
+//! together starts the new with the new. Volumes follow later changes within a minute; environments never change.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::ByteString;
+
+use super::{Answer, Ask, Call, ConfigRef, Heart, ServerError, VolumeWork, Work};
+use crate::plan::pod::env::{self, Sources, Values};
+use crate::plan::pod::memory;
+use crate::plan::pod::{spec, status, volume};
+
+/// How often what volumes show is read anew, in seconds. Kubernetes takes about as long.
+const REFRESH: i64 = 60;
+/// How long an absent ConfigMap is believed to be absent, in seconds.
+const ABSENT: i64 = 2;
+
+pub(super) struct Configs {
+    known: BTreeMap<ConfigRef, Known>,
+    refresh_at: Timestamp,
+}
+
+#[derive(Default)]
+struct Known {
+    /// When the answer was asked for.
+    at: Option<Timestamp>,
+    values: Option<Arc<Values>>,
+    /// When the request that is under way was made.
+    asking: Option<Timestamp>,
+    /// The server did not answer.
+    unreachable: bool,
+}
+
+impl Configs {
+    pub(super) fn new(now: Timestamp) -> Configs {
+        Configs { known: BTreeMap::new(), refresh_at: now.checked_add(SignedDuration::from_secs(REFRESH)).unwrap_or(now) }
+    }
+    pub(super) fn due(&self) -> Option<Timestamp> {
+        (!self.known.is_empty()).then_some(self.refresh_at)
+    }
+}
+
+impl Heart {
+    fn config_refs(&self, uid: &str) -> Vec<ConfigRef> {
+        let Some(entry) = self.pods.get(uid) else { return Vec::new() };
+        let namespace = spec::namespace(&entry.pod);
+        env::references(&entry.pod)
+            .into_iter()
+            .map(|(secret, name)| ConfigRef { secret, namespace: namespace.to_owned(), name })
+            .collect()
+    }
+
+    /// Whether everything that a pod refers to has been read. What has not is asked for.
+    pub(super) fn configs_ready(&mut self, uid: &str) -> bool {
+        let Some(since) = self.pods.get(uid).map(|e| e.since) else { return false };
+        let mut ready = true;
+        for config in self.config_refs(uid) {
+            let known = self.configs.known.entry(config.clone()).or_default();
+            let fresh = match (known.at, &known.values) {
+                (Some(at), Some(_)) => at >= since,
+                (Some(at), None) => self.now.duration_since(at) < SignedDuration::from_secs(ABSENT),
+                (None, _) => false,
+            };
+            // While the server is away, what was read before has to do.
+            let good_enough = fresh || (known.unreachable && known.values.is_some());
+            ready &= good_enough;
+            if !fresh && known.asking.is_none() {
+                known.asking = Some(self.now);
+                self.act(Work::Server(Call::GetConfig(config.clone())), Ask::Config(config));
+            }
+        }
+        ready
+    }
+
+    pub(super) fn config_read(&mut self, config: ConfigRef, result: Result<Answer, ServerError>) {
+        let Some(known) = self.configs.known.get_mut(&config) else { return };
+        let asked = known.asking.take().unwrap_or(self.now);
+        let mut changed = false;
+        match result {
+            Ok(Answer::Config(values)) => {
+                let values = Arc::new(plain(&values));
+                changed = known.values.as_ref() != Some(&values);
+                known.values = Some(values);
+                known.at = Some(asked);
+                known.unreachable = false;
+            }
+            Err(ServerError::NotFound) => {
+                // Volumes keep what they have: a ConfigMap that went away does not take its files along.
+                known.values = None;
+                known.at = Some(asked);
+                known.unreachable = false;
+            }
+            _ => known.unreachable = true,
+        }
+        let unreachable = known.unreachable;
+        let users: Vec<String> = self.pods.keys().filter(|uid| self.config_refs(uid).contains(&config)).cloned().collect();
+        for uid in users {
+            if unreachable {
+                self.wake_at(&uid, self.now.checked_add(SignedDuration::from_secs(2)).unwrap_or(self.now));
+            } else {
+                self.dirty.insert(uid.clone());
+            }
+            if changed {
+                self.rewrite_volumes(&uid);
+            }
+        }
+    }
+
+    /// Asks anew, now and then, for what volumes show; drops what nobody refers to any more.
+    pub(super) fn refresh_configs(&mut self) {
+        if self.configs.refresh_at > self.now {
+            return;
+        }
+        self.configs.refresh_at = self.now.checked_add(SignedDuration::from_secs(REFRESH)).unwrap_or(self.now);
+        let mut used = BTreeSet::new();
+        let mut shown = BTreeSet::new();
+        for (uid, entry) in &self.pods {
+            used.extend(self.config_refs(uid));
+            if entry.memory.phase.is_none() && entry.tombstone.is_none() {
+                let namespace = spec::namespace(&entry.pod);
+                let refs = volume::references(&entry.pod).into_iter();
+                shown.extend(refs.map(|(secret, name)| ConfigRef { secret, namespace: namespace.to_owned(), name }));
+            }
+        }
+        self.configs.known.retain(|config, known| used.contains(config) || known.asking.is_some());
+        for config in shown {
+            let known = self.configs.known.entry(config.clone()).or_default();
+            if known.asking.is_none() {
+                known.asking = Some(self.now);
+                self.act(Work::Server(Call::GetConfig(config.clone())), Ask::Config(config));
+            }
+        }
+    }
+
+    /// Runs `f` with everything that a pod's containers can refer to.
+    pub(super) fn with_sources<T>(&self, uid: &str, f: impl FnOnce(&Heart, &Sources<'_>) -> T) -> Option<T> {
+        let entry = self.pods.get(uid)?;
+        let namespace = spec::namespace(&entry.pod).to_owned();
+        let find = |secret: bool, name: &str| -> Option<&Values> {
+            let config = ConfigRef { secret, namespace: namespace.clone(), name: name.to_owned() };
+            self.configs.known.get(&config)?.values.as_deref()
+        };
+        let seen = self.engine.seen(uid);
+        let view = crate::plan::pod::View {
+            pod: &entry.pod,
+            seen: &seen,
+            node_ip: &self.settings.node_ip,
+            may_start: true,
+            now: self.now,
+        };
+        let address = status::address(&view, &entry.memory);
+        let sources = Sources {
+            config_map: &|name| find(false, name),
+            secret: &|name| find(true, name),
+            node: &self.settings.node,
+            node_ip: &self.settings.node_ip,
+            pod_ip: address.as_deref(),
+            host: (self.settings.cpus, self.settings.memory),
+        };
+        Some(f(self, &sources))
+    }
+
+    /// Files whose values changed are written again; the containers see them without a restart.
+    fn rewrite_volumes(&mut self, uid: &str) {
+        let Some(entry) = self.pods.get(uid) else { return };
+        if entry.memory.volumes != memory::Work::Done || entry.tombstone.is_some() {
+            return;
+        }
+        let pod = entry.pod.clone();
+        let Some(Ok(volumes)) = self.with_sources(uid, |_, sources| volume::plan(&pod, sources)) else { return };
+        let Some(entry) = self.pods.get_mut(uid) else { return };
+        if entry.volumes != volumes {
+            entry.volumes = volumes.clone();
+            let work = VolumeWork { uid: uid.to_owned(), volumes, group: spec::fs_group(&pod) };
+            self.act(Work::Volumes(Box::new(work)), Ask::Rewrite);
+        }
+    }
+}
+
+fn plain(values: &BTreeMap<String, ByteString>) -> Values {
+    values.iter().map(|(key, value)| (key.clone(), value.0.clone())).collect()
+}

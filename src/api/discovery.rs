@@ -1,0 +1,183 @@
+//! Discovery: which groups, versions and kinds there are, and what can be done with each. All of it derives from `KINDS`.
+
+use axum::body::Body;
+use http::{HeaderMap, Response};
+use serde_json::{Value, json};
+
+use super::failure::{Failure, bytes_response, json_response};
+use crate::object::{KINDS, Kind};
+
+/// The Kubernetes version whose API this is. Clients compare it with their own: one off in either direction is fine to them, so this
+/// serves kubectl 1.32 to 1.34 without a warning. What we serve is the same in all of them.
+const MINOR: &str = "33";
+
+/// What can be done with every kind.
+const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
+/// The kind and the verbs of a subresource.
+fn subresource(kind: &Kind, name: &str) -> (&'static str, &'static str, String, &'static [&'static str]) {
+    let own = || kind.kind.to_owned();
+    match name {
+        "scale" => ("autoscaling", "v1", "Scale".to_owned(), &["get", "patch", "update"]),
+        "binding" => ("", "v1", "Binding".to_owned(), &["create"]),
+        "eviction" => ("policy", "v1", "Eviction".to_owned(), &["create"]),
+        "finalize" => ("", "v1", own(), &["update"]),
+        "log" => ("", "v1", own(), &["get"]),
+        "exec" => ("", "v1", "PodExecOptions".to_owned(), &["create", "get"]),
+        "attach" => ("", "v1", "PodAttachOptions".to_owned(), &["create", "get"]),
+        _ => (kind.group, kind.version, own(), &["get", "patch", "update"]),
+    }
+}
+
+/// Groups with their versions, in the order of `KINDS`.
+pub(super) fn groups() -> Vec<(&'static str, &'static str)> {
+    let mut found = Vec::new();
+    for kind in KINDS {
+        if !found.contains(&(kind.group, kind.version)) {
+            found.push((kind.group, kind.version));
+        }
+    }
+    found
+}
+
+fn kinds_of<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'static Kind> + 'a {
+    KINDS.iter().filter(move |k| k.group == group && k.version == version)
+}
+
+/// `/version`
+pub(super) fn version() -> Response<Body> {
+    json_response(
+        200,
+        &json!({
+            "major": "1", "minor": MINOR,
+            "gitVersion": format!("v1.{MINOR}.0+portolan.{}", env!("CARGO_PKG_VERSION")),
+            "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+            "goVersion": "", "compiler": "rustc", "platform": format!("linux/{}", architecture()),
+        }),
+    )
+}
+
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// `/api` and `/apis`: aggregated where the client knows that form, else the plain list.
+pub(super) fn root(headers: &HeaderMap, core: bool) -> Response<Body> {
+    let accept: Vec<&str> = headers.get_all(http::header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
+    let accept = accept.join(",");
+    for option in accept.split(',').map(str::trim) {
+        let has = |what: &str| option.split(';').any(|part| part.trim() == what);
+        if has("g=apidiscovery.k8s.io") && has("as=APIGroupDiscoveryList") {
+            for version in ["v2", "v2beta1"] {
+                if has(&format!("v={version}")) {
+                    let content_type = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
+                    return bytes_response(200, &content_type, aggregated(version, core).to_string());
+                }
+            }
+        }
+        if option.split(';').next() == Some("application/json") && !option.contains("as=") {
+            break;
+        }
+    }
+    if core {
+        return json_response(200, &json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}));
+    }
+    let groups: Vec<Value> =
+        groups().into_iter().filter(|(group, _)| !group.is_empty()).map(|(g, v)| group_value(g, v)).collect();
+    json_response(200, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
+}
+
+fn group_value(group: &str, version: &str) -> Value {
+    let version = json!({"groupVersion": format!("{group}/{version}"), "version": version});
+    json!({"name": group, "versions": [version], "preferredVersion": version})
+}
+
+/// `/apis/{group}`
+pub(super) fn group(name: &str) -> Result<Response<Body>, Failure> {
+    let (group, version) = groups().into_iter().find(|(g, _)| *g == name && !g.is_empty()).ok_or_else(Failure::no_route)?;
+    let mut value = group_value(group, version);
+    value["kind"] = "APIGroup".into();
+    value["apiVersion"] = "v1".into();
+    Ok(json_response(200, &value))
+}
+
+/// `/api/v1`, `/apis/{group}/{version}`
+pub(super) fn resources(group: &str, version: &str) -> Result<Response<Body>, Failure> {
+    let mut resources = Vec::new();
+    for kind in kinds_of(group, version) {
+        let mut resource = json!({
+            "name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced, "kind": kind.kind, "verbs": VERBS,
+        });
+        if !kind.short.is_empty() {
+            resource["shortNames"] = kind.short.into();
+        }
+        if !kind.categories.is_empty() {
+            resource["categories"] = kind.categories.into();
+        }
+        resources.push(resource);
+        for name in kind.subresources {
+            let (group, version, of, verbs) = subresource(kind, name);
+            let mut resource = json!({
+                "name": format!("{}/{name}", kind.plural), "singularName": "", "namespaced": kind.namespaced, "kind": of, "verbs": verbs,
+            });
+            if (group, version) != (kind.group, kind.version) {
+                resource["group"] = group.into();
+                resource["version"] = version.into();
+            }
+            resources.push(resource);
+        }
+    }
+    if resources.is_empty() {
+        return Err(Failure::no_route());
+    }
+    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    Ok(json_response(
+        200,
+        &json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}),
+    ))
+}
+
+fn aggregated(form: &str, core: bool) -> Value {
+    let items: Vec<Value> = groups()
+        .into_iter()
+        .filter(|(group, _)| group.is_empty() == core)
+        .map(|(group, version)| {
+            let resources: Vec<Value> = kinds_of(group, version).map(aggregated_resource).collect();
+            json!({
+                "metadata": {"name": group, "creationTimestamp": null},
+                "versions": [{"version": version, "freshness": "Current", "resources": resources}],
+            })
+        })
+        .collect();
+    json!({"kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{form}"), "metadata": {}, "items": items})
+}
+
+fn aggregated_resource(kind: &'static Kind) -> Value {
+    let response = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
+    let subresources: Vec<Value> = kind
+        .subresources
+        .iter()
+        .map(|name| {
+            let (group, version, of, verbs) = subresource(kind, name);
+            json!({"subresource": name, "responseKind": response(group, version, &of), "verbs": verbs})
+        })
+        .collect();
+    let mut value = json!({
+        "resource": kind.plural, "responseKind": response(kind.group, kind.version, kind.kind),
+        "scope": if kind.namespaced { "Namespaced" } else { "Cluster" }, "singularResource": kind.singular, "verbs": VERBS,
+    });
+    if !kind.short.is_empty() {
+        value["shortNames"] = kind.short.into();
+    }
+    if !kind.categories.is_empty() {
+        value["categories"] = kind.categories.into();
+    }
+    if !subresources.is_empty() {
+        value["subresources"] = subresources.into();
+    }
+    value
+}

@@ -1,0 +1,253 @@
+//! Kubernetes over HTTP, serving: who asks, may they, what is asked, and the answer in Kubernetes' own words.
+//!
+//! A request writes an object and somebody else notices. You will not find controllers here, nor decisions about workloads, nor a clock
+//! (whoever starts the API hands one in).
+//!
+//! ```text
+//! tls -> auth -> path -> read | watch | write | subresource | streams | join | discovery | openapi -> failure
+//! ```
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{Method, Request, Response, request};
+use jiff::Timestamp;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::store::Store;
+use auth::Verb;
+use authority::Authority;
+use body::read;
+use failure::{Failure, bytes_response};
+use path::{Query, Route, Target};
+use tunnel::Tunnels;
+use write::Ask;
+
+pub mod auth;
+pub mod authority;
+mod body;
+mod discovery;
+mod failure;
+pub mod join;
+pub mod listen;
+mod openapi;
+mod path;
+mod read;
+mod remainder;
+mod streams;
+mod subresource;
+mod table;
+pub mod tunnel;
+mod watch;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use auth::Identity;
+pub use failure::Failure as ApiFailure;
+
+/// Tells the time.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// How many requests are worked on at once, watches and streams not counted. More are told to come back: a queue that nobody bounds
+/// would cost memory and help nobody.
+const AT_ONCE: usize = 400;
+/// The same for agents, who have a lane of their own: a storm of other clients must not make hosts look dead (LV4).
+const AT_ONCE_NODES: usize = 400;
+
+/// The API over a store. Cheap to clone: all clones share everything.
+#[derive(Clone)]
+pub struct Api {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    clock: Clock,
+    people: Semaphore,
+    nodes: Semaphore,
+    authority: Option<Arc<Authority>>,
+    tunnels: Tunnels,
+    stopping: CancellationToken,
+}
+
+impl Api {
+    /// An API over this store. It serves nothing by itself: see [`Api::handle`] and [`Api::router`].
+    pub fn new(store: Store, clock: Clock) -> Self {
+        Api::with_authority(store, clock, None, CancellationToken::new())
+    }
+
+    /// The same with an authority, so that hosts can join. Streams and watches end with `stopping`.
+    pub fn with_authority(store: Store, clock: Clock, authority: Option<Arc<Authority>>, stopping: CancellationToken) -> Self {
+        let (people, nodes) = (Semaphore::new(AT_ONCE), Semaphore::new(AT_ONCE_NODES));
+        Api { inner: Arc::new(Inner { store, clock, people, nodes, authority, tunnels: Tunnels::default(), stopping }) }
+    }
+
+    fn authority(&self) -> Option<&Authority> {
+        self.inner.authority.as_deref()
+    }
+
+    fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    fn now(&self) -> Timestamp {
+        (self.inner.clock)()
+    }
+
+    /// Answers one request. The asker is the [`Identity`] in the request's extensions; without one, only health, version and the
+    /// certificate of the authority are served.
+    pub async fn handle(&self, request: Request<Body>) -> Response<Body> {
+        let (request, unread) = remainder::keep(request);
+        // A mistake in this program costs one answer, not the connection with everybody else's requests on it.
+        let outcome = AssertUnwindSafe(self.route(request)).catch_unwind().await;
+        if !matches!(outcome, Ok(Ok(_))) {
+            unread.discard().await;
+        }
+        match outcome {
+            Ok(Ok(response)) => response,
+            Ok(Err(failure)) => failure.response(),
+            Err(_) => Failure::internal("the request could not be answered; the server's log says why").response(),
+        }
+    }
+
+    /// All of the API as one service in which every request comes from `identity`: for tests and clients in the same process.
+    pub fn router(&self, identity: Identity) -> axum::Router {
+        let api = self.clone();
+        axum::Router::new().fallback(move |mut request: Request<Body>| {
+            let (api, identity) = (api.clone(), identity.clone());
+            async move {
+                request.extensions_mut().insert(identity);
+                api.handle(request).await
+            }
+        })
+    }
+
+    /// Whether a credential that was good when its connection was opened still is.
+    fn still_valid(&self, identity: &Identity) -> bool {
+        let in_time = identity.expires.is_none_or(|end| self.now() < end);
+        // A node's name can be given anew; then the old key is worth nothing.
+        let stands = match (identity.host(), &identity.key) {
+            (Some(host), Some(key)) => self.key_stands(host, key),
+            _ => true,
+        };
+        in_time && stands
+    }
+
+    async fn route(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
+        let (parts, body) = request.into_parts();
+        let route = Route::parse(parts.uri.path());
+        match &route {
+            Ok(Route::Health) => return Ok(bytes_response(200, "text/plain; charset=utf-8", "ok")),
+            Ok(Route::Version) => return Ok(discovery::version()),
+            Ok(Route::Authority) => {
+                let pem = self.authority().map(|a| a.pem().to_owned()).ok_or_else(Failure::no_route)?;
+                return Ok(bytes_response(200, "application/x-pem-file", pem));
+            }
+            _ => {}
+        }
+        let identity = parts.extensions.get::<Identity>().cloned().filter(|i| self.still_valid(i));
+        if matches!(route, Ok(Route::Join)) {
+            return match parts.method {
+                Method::POST => self.join(identity, &parts.headers, body).await,
+                _ => Err(Failure::method_not_allowed()),
+            };
+        }
+        let identity = identity.ok_or_else(Failure::unauthorized)?;
+        // Acting for somebody else is a right that nobody has yet; to ignore the wish would be to act with too many rights.
+        if parts.headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
+            return Err(Failure::forbidden_path(&identity.name, "impersonate", parts.uri.path()));
+        }
+        let query = Query::parse(parts.uri.query().unwrap_or(""))?;
+        let only_get = |response: Response<Body>| match parts.method {
+            Method::GET | Method::HEAD => Ok(response),
+            _ => Err(Failure::method_not_allowed()),
+        };
+        match route? {
+            Route::CoreVersions => only_get(discovery::root(&parts.headers, true)),
+            Route::Groups => only_get(discovery::root(&parts.headers, false)),
+            Route::Group(name) => only_get(discovery::group(&name)?),
+            Route::Resources { group, version } => only_get(discovery::resources(&group, &version)?),
+            Route::OpenApi2 => only_get(openapi::v2()),
+            Route::OpenApi3 => only_get(openapi::v3()),
+            Route::OpenApiDocument(path) => only_get(openapi::v3_document(&path)?),
+            Route::Tunnel(node) => self.open_tunnel(&identity, &node, Request::from_parts(parts, body)),
+            Route::Objects(target) => self.objects(&identity, &target, &query, parts, body).await,
+            _ => Err(Failure::no_route()),
+        }
+    }
+
+    async fn objects(
+        &self,
+        identity: &Identity,
+        target: &Target,
+        query: &Query,
+        parts: request::Parts,
+        body: Body,
+    ) -> Result<Response<Body>, Failure> {
+        let verb = match (&parts.method, target.name.is_empty()) {
+            (&Method::GET | &Method::HEAD, _) if query.flag("watch") && target.subresource.is_empty() => Verb::Watch,
+            (&Method::GET | &Method::HEAD, true) => Verb::List,
+            (&Method::GET | &Method::HEAD, false) => Verb::Get,
+            (&Method::POST, true) if target.kind.namespaced != target.namespace.is_empty() => Verb::Create,
+            (&Method::POST, false) if !target.subresource.is_empty() => Verb::Create,
+            (&Method::PUT, false) => Verb::Update,
+            (&Method::PATCH, false) => Verb::Patch,
+            (&Method::DELETE, false) => Verb::Delete,
+            (&Method::DELETE, true) if target.kind.namespaced != target.namespace.is_empty() => Verb::DeleteCollection,
+            _ => return Err(Failure::method_not_allowed()),
+        };
+        auth::authorize(&self.store().view(), identity, verb, target, query)?;
+        if verb == Verb::Watch {
+            return self.watch(identity, target, query, &parts.headers).await;
+        }
+        match target.subresource.as_str() {
+            "log" if verb == Verb::Get => return self.log(identity, target, query).await,
+            "exec" | "attach" if matches!(verb, Verb::Get | Verb::Create) => {
+                return self.session(identity, target, query, parts).await;
+            }
+            _ => {}
+        }
+        let lane = if identity.host().is_some() { &self.inner.nodes } else { &self.inner.people };
+        let _place = lane.try_acquire().map_err(|_| Failure::too_many())?;
+        let bytes = match verb {
+            Verb::Get | Verb::List => Bytes::new(),
+            _ => read(body).await?,
+        };
+        let headers = &parts.headers;
+        match (verb, target.subresource.as_str()) {
+            (Verb::Get, "" | "status") => self.get(target, query, headers).await,
+            (Verb::List, "") => self.list(target, query, headers).await,
+            _ => {
+                let ask = Ask::new(identity, target, query, headers)?;
+                match (verb, target.subresource.as_str()) {
+                    (Verb::Create, "") => self.create(&ask, &bytes).await,
+                    (Verb::Update, "" | "status") => self.update(&ask, &bytes).await,
+                    (Verb::Patch, "" | "status") => self.patch(&ask, &bytes).await,
+                    (Verb::Delete, "") => self.delete(&ask, &bytes).await,
+                    (Verb::DeleteCollection, "") => self.delete_collection(&ask, &bytes).await,
+                    (_, "scale") => self.scale(&ask, verb, &bytes).await,
+                    (Verb::Create, "binding") => self.bind(&ask, &bytes).await,
+                    (Verb::Create, "eviction") => self.evict(&ask, &bytes).await,
+                    (Verb::Update, "finalize") => self.finalize(&ask, &bytes).await,
+                    _ => Err(Failure::method_not_allowed()),
+                }
+            }
+        }
+    }
+}
+
+/// A new uid: a version 4 UUID from the operating system's random numbers.
+fn new_uid() -> String {
+    let mut bytes = [0u8; 16];
+    getrandom::fill(&mut bytes).expect("the operating system gives random numbers");
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}

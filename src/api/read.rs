@@ -1,0 +1,357 @@
+//! Get and list.
+//!
+//! Answers show only what is on disk. Lists are spliced from stored bytes, in pieces, so that a list of everything costs neither an
+//! encoding nor a second copy of everything.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Response};
+use serde_json::{Value, json};
+
+use super::Api;
+use super::failure::{Failure, bytes_response, json_response};
+use super::path::{Query, Target};
+use super::table::{self, Form, Include};
+use crate::object::selector::{FieldSelector, LabelSelector};
+use crate::object::{Key, Kind, Object, Revision};
+use crate::store::{Scope, View};
+
+/// How long a reader waits for a revision that it has heard of but this server has not on disk yet.
+const CATCH_UP: Duration = Duration::from_secs(3);
+/// Lists are sent in pieces of about this many bytes.
+const PIECE: usize = 64 * 1024;
+
+/// Which objects of a kind are meant.
+#[derive(Clone, Debug)]
+pub(super) struct Selection {
+    pub(super) kind: &'static Kind,
+    /// Empty: all.
+    pub(super) namespace: String,
+    pub(super) labels: LabelSelector,
+    pub(super) fields: FieldSelector,
+}
+
+impl Selection {
+    pub(super) fn parse(target: &Target, query: &Query) -> Result<Self, Failure> {
+        let labels = LabelSelector::parse(query.get("labelSelector")).map_err(|e| {
+            Failure::bad_request(format!("unable to parse {:?} as a label selector: {e}", query.get("labelSelector")))
+        })?;
+        let mut fields = query.get("fieldSelector").to_owned();
+        if !target.name.is_empty() {
+            fields = format!("{fields},metadata.name={}", target.name);
+        }
+        let fields = FieldSelector::parse(target.kind, &fields).map_err(|e| Failure::bad_request(e.to_string()))?;
+        Ok(Selection { kind: target.kind, namespace: target.namespace.clone(), labels, fields })
+    }
+
+    pub(super) fn matches(&self, object: &Object) -> bool {
+        self.labels.matches(&object.meta) && self.fields.matches(object)
+    }
+
+    /// The field that the store can be asked for by index.
+    fn index(&self) -> Option<(&'static str, &str)> {
+        self.kind.selectable.iter().find_map(|path| Some((*path, self.fields.exact(path).filter(|v| !v.is_empty())?)))
+    }
+
+    /// What to follow in the store.
+    pub(super) fn scope(&self) -> Scope {
+        let namespace = self.fields.exact("metadata.namespace").unwrap_or(&self.namespace);
+        let scope = if namespace.is_empty() { Scope::all(self.kind) } else { Scope::namespace(self.kind, namespace) };
+        match (self.fields.exact("metadata.name"), self.index()) {
+            (Some(name), _) => scope.with_field("metadata.name", name),
+            (None, Some((path, value))) => scope.with_field(path, value),
+            (None, None) => scope,
+        }
+    }
+
+    /// The selected objects in a view, ordered by namespace and name.
+    pub(super) fn find(&self, view: &View) -> Vec<Arc<Object>> {
+        let fits = |o: &&Arc<Object>| (self.namespace.is_empty() || *o.key.namespace == *self.namespace) && self.matches(o);
+        if let Some(name) = self.fields.exact("metadata.name")
+            && (!self.namespace.is_empty() || !self.kind.namespaced)
+        {
+            return view.get(&Key::new(self.kind, &self.namespace, name)).into_iter().filter(fits).cloned().collect();
+        }
+        match self.index() {
+            Some((path, value)) => view.by_field(self.kind, path, value).filter(fits).cloned().collect(),
+            None if self.namespace.is_empty() => view.list(self.kind).filter(fits).cloned().collect(),
+            None => view.list_in(self.kind, &self.namespace).filter(fits).cloned().collect(),
+        }
+    }
+}
+
+/// Reads `resourceVersion`: `None` when absent.
+pub(super) fn version(text: &str) -> Result<Option<Revision>, Failure> {
+    match text {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| {
+            Failure::bad_request(format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: invalid syntax"))
+        }),
+    }
+}
+
+/// Where the next page of a list begins, and of which revision it is.
+struct Continue {
+    revision: Revision,
+    namespace: String,
+    name: String,
+}
+
+impl Continue {
+    fn encode(&self) -> String {
+        URL_SAFE_NO_PAD
+            .encode(json!({"v": "portolan/v1", "rv": self.revision, "ns": self.namespace, "name": self.name}).to_string())
+    }
+    fn decode(token: &str) -> Result<Continue, Failure> {
+        let read = || {
+            let value: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token).ok()?).ok()?;
+            let text = |name: &str| value[name].as_str().map(str::to_owned);
+            (value["v"] == "portolan/v1").then_some(())?;
+            Some(Continue { revision: value["rv"].as_u64()?, namespace: text("ns")?, name: text("name")? })
+        };
+        read().ok_or_else(|| Failure::bad_request("continue key is not valid: it was not made by this server"))
+    }
+}
+
+/// Objects at one revision.
+pub(super) struct Listing {
+    pub(super) revision: Revision,
+    pub(super) objects: Vec<Arc<Object>>,
+    next: Option<String>,
+    remaining: Option<usize>,
+}
+
+impl Api {
+    /// The newest state that may be shown, at least as new as `revision`.
+    pub(super) async fn view_at_least(&self, revision: Revision) -> Result<View, Failure> {
+        let store = self.store();
+        if store.durable() < revision {
+            if revision > store.revision() {
+                let mut newest = store.newest();
+                let arrives = newest.wait_for(|r| *r >= revision);
+                if tokio::time::timeout(CATCH_UP, arrives).await.is_err() {
+                    return Err(Failure::ahead(revision, store.revision()));
+                }
+            }
+            self.until_durable(revision).await?;
+        }
+        Ok(store.durable_view())
+    }
+
+    pub(super) async fn until_durable(&self, revision: Revision) -> Result<(), Failure> {
+        self.store().until_durable(revision).await.map_err(|e| Failure::unavailable(format!("the store has stopped: {e}")))
+    }
+
+    /// One object as it is now, once that is on disk.
+    pub(super) async fn find(&self, target: &Target) -> Result<Arc<Object>, Failure> {
+        let key = Key::new(target.kind, &target.namespace, &target.name);
+        match self.store().get(&key) {
+            Some(object) => {
+                self.until_durable(object.revision).await?;
+                Ok(object)
+            }
+            None => {
+                // That it is gone is shown only when its deletion is on disk.
+                match self.store().durable_view().get(&key).cloned() {
+                    Some(_) => {
+                        self.until_durable(self.store().revision()).await?;
+                        Err(Failure::not_found(target.kind, &target.name))
+                    }
+                    None => Err(Failure::not_found(target.kind, &target.name)),
+                }
+            }
+        }
+    }
+
+    pub(super) async fn get(&self, target: &Target, query: &Query, headers: &HeaderMap) -> Result<Response<Body>, Failure> {
+        let form = Form::negotiate(headers, query)?;
+        if let Some(revision) = version(query.get("resourceVersion"))? {
+            self.view_at_least(revision).await?;
+        }
+        let object = self.find(target).await?;
+        Ok(self.object_response(200, form, &object))
+    }
+
+    pub(super) async fn list(&self, target: &Target, query: &Query, headers: &HeaderMap) -> Result<Response<Body>, Failure> {
+        let form = Form::negotiate(headers, query)?;
+        let selection = Selection::parse(target, query)?;
+        let listing = self.listing(&selection, query).await?;
+        let mut metadata = json!({"resourceVersion": listing.revision.to_string()});
+        if let Some(next) = &listing.next {
+            metadata["continue"] = next.as_str().into();
+        }
+        if let Some(remaining) = listing.remaining {
+            metadata["remainingItemCount"] = remaining.into();
+        }
+        match form {
+            Form::Objects => {
+                let kind = target.kind;
+                let head = format!(
+                    "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
+                    kind.kind,
+                    kind.api_version()
+                );
+                Ok(bytes_response(200, "application/json", splice(head, listing.objects)))
+            }
+            Form::Table { version, include } => {
+                let mut table = table::head(target.kind, version, metadata, true);
+                let now = self.now();
+                table["rows"] = listing.objects.iter().map(|o| table::row(o, version, include, now)).collect();
+                Ok(bytes_response(200, &form.content_type(true), table.to_string()))
+            }
+            Form::Metadata { version } => {
+                let items: Vec<Value> = listing.objects.iter().map(|o| table::partial(o.value(), version)).collect();
+                let list = json!({
+                    "kind": "PartialObjectMetadataList", "apiVersion": format!("meta.k8s.io/{version}"),
+                    "metadata": metadata, "items": items,
+                });
+                Ok(bytes_response(200, &form.content_type(true), list.to_string()))
+            }
+        }
+    }
+
+    /// The selected objects: newest, not older than a revision, exactly at one, or the next page of an earlier list.
+    pub(super) async fn listing(&self, selection: &Selection, query: &Query) -> Result<Listing, Failure> {
+        let asked = version(query.get("resourceVersion"))?;
+        let limit = query.number("limit")?.unwrap_or(0);
+        let limit = usize::try_from(limit).map_err(|_| Failure::bad_request("limit: must not be negative"))?;
+        let token = query.get("continue");
+        let exact = match query.get("resourceVersionMatch") {
+            "" | "NotOlderThan" => false,
+            "Exact" => true,
+            other => return Err(Failure::bad_request(format!("resourceVersionMatch: Unsupported value: {other:?}"))),
+        };
+        if !query.get("resourceVersionMatch").is_empty() && asked.is_none() {
+            return Err(Failure::bad_request("resourceVersionMatch is forbidden unless resourceVersion is provided"));
+        }
+        let page = if token.is_empty() { None } else { Some(Continue::decode(token)?) };
+        let view = self.view_at_least(page.as_ref().map_or(asked.unwrap_or(0), |p| p.revision)).await?;
+        let past = match &page {
+            Some(page) => Some(page.revision),
+            // Kubernetes reads "exactly 0" as a mistake, and a limit with a version as exactly that version; we give the newest there,
+            // which is never older.
+            None if exact => Some(asked.filter(|r| *r > 0).ok_or_else(|| {
+                Failure::bad_request(
+                    "resourceVersionMatch: Forbidden: resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
+                )
+            })?),
+            None => None,
+        };
+        let (revision, mut objects) = match past.filter(|r| *r < view.revision()) {
+            None => (view.revision(), selection.find(&view)),
+            Some(revision) => (revision, self.past(selection, &view, revision)?),
+        };
+        if let Some(page) = &page {
+            let after = (page.namespace.as_str(), page.name.as_str());
+            objects.retain(|o| (&*o.key.namespace, &*o.key.name) > after);
+        }
+        let rest = if limit > 0 { objects.len().saturating_sub(limit) } else { 0 };
+        objects.truncate(objects.len() - rest);
+        let next = objects.last().filter(|_| rest > 0).map(|last| {
+            Continue { revision, namespace: last.key.namespace.to_string(), name: last.key.name.to_string() }.encode()
+        });
+        // As in Kubernetes, not with a selector, where other stores could not know it.
+        let counted = rest > 0 && selection.labels.is_everything() && selection.fields.is_everything();
+        Ok(Listing { revision, objects, next, remaining: counted.then_some(rest) })
+    }
+
+    /// The selected objects as they were: the state of now with everything undone that happened since.
+    fn past(&self, selection: &Selection, view: &View, revision: Revision) -> Result<Vec<Arc<Object>>, Failure> {
+        let changes = self.store().changes(revision).map_err(|_| {
+            Failure::expired("The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.")
+        })?;
+        let mut then: BTreeMap<(Arc<str>, Arc<str>), Arc<Object>> = BTreeMap::new();
+        for object in selection.find(view) {
+            then.insert((object.key.namespace.clone(), object.key.name.clone()), object);
+        }
+        // Newest first: what remains is what stood before the first of them.
+        for change in changes.iter().rev().filter(|c| c.key.kind == selection.kind && c.revision <= view.revision()) {
+            let name = (change.key.namespace.clone(), change.key.name.clone());
+            match &change.old {
+                Some(old)
+                    if selection.matches(old)
+                        && (selection.namespace.is_empty() || *old.key.namespace == *selection.namespace) =>
+                {
+                    then.insert(name, old.clone());
+                }
+                _ => {
+                    then.remove(&name);
+                }
+            }
+        }
+        Ok(then.into_values().collect())
+    }
+
+    /// One object, in the form that the client wants.
+    pub(super) fn object_response(&self, code: u16, form: Form, object: &Object) -> Response<Body> {
+        match form {
+            Form::Objects => bytes_response(code, "application/json", object.json().clone()),
+            Form::Table { version, include } => {
+                let metadata = json!({"resourceVersion": object.revision.to_string()});
+                let mut table = table::head(object.key.kind, version, metadata, true);
+                table["rows"] = vec![table::row(object, version, include, self.now())].into();
+                bytes_response(code, &form.content_type(false), table.to_string())
+            }
+            Form::Metadata { version } => {
+                bytes_response(code, &form.content_type(false), table::partial(object.value(), version).to_string())
+            }
+        }
+    }
+
+    /// A tree that is not stored, in the form that the client wants. Only objects of a kind have columns.
+    pub(super) fn value_response(&self, code: u16, form: Form, kind: &Kind, value: Value) -> Response<Body> {
+        match form {
+            Form::Objects => json_response(code, &value),
+            Form::Table { version, include } => {
+                let mut table = table::head(kind, version, json!({}), true);
+                let cells: Vec<Value> = kind.columns.iter().map(|c| (c.cell)(&value, self.now())).collect();
+                let mut row = json!({"cells": cells});
+                match include {
+                    Include::None => {}
+                    Include::Metadata => row["object"] = table::partial(value, version),
+                    Include::Object => row["object"] = value,
+                }
+                table["rows"] = json!([row]);
+                bytes_response(code, &form.content_type(false), table.to_string())
+            }
+            Form::Metadata { version } => {
+                bytes_response(code, &form.content_type(false), table::partial(value, version).to_string())
+            }
+        }
+    }
+}
+
+/// A body out of stored bytes.
+fn splice(head: String, objects: Vec<Arc<Object>>) -> Body {
+    let mut pieces = Some(head.into_bytes());
+    let mut objects = objects.into_iter().enumerate();
+    let mut done = false;
+    Body::from_stream(futures_util::stream::iter(std::iter::from_fn(move || {
+        if done {
+            return None;
+        }
+        let mut piece = BytesMut::from(pieces.take().unwrap_or_default().as_slice());
+        while piece.len() < PIECE {
+            match objects.next() {
+                Some((index, object)) => {
+                    if index > 0 {
+                        piece.extend_from_slice(b",");
+                    }
+                    piece.extend_from_slice(object.json());
+                }
+                None => {
+                    piece.extend_from_slice(b"]}\n");
+                    done = true;
+                    break;
+                }
+            }
+        }
+        Some(Ok::<Bytes, std::convert::Infallible>(piece.freeze()))
+    })))
+}

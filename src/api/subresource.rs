@@ -1,0 +1,187 @@
+//! Subresources that are not the object itself: scale, binding, eviction, finalize.
+//!
+//! Streams (log, exec, attach) are in `streams`.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::Response;
+use serde_json::{Value, json};
+
+use super::Api;
+use super::auth::Verb;
+use super::body;
+use super::failure::{Failure, json_response};
+use super::read::version;
+use super::write::{Ask, Next, parse_delete_options};
+use crate::object::patch::{self, managed};
+use crate::object::{Draft, Object, admit};
+
+impl Api {
+    /// `/scale`: the one number of a workload, in the same form for every kind.
+    pub(super) async fn scale(&self, ask: &Ask<'_>, verb: Verb, bytes: &Bytes) -> Result<Response<Body>, Failure> {
+        match verb {
+            Verb::Get => Ok(json_response(200, &scale_of(&*self.find(ask.target).await?))),
+            Verb::Update | Verb::Patch => {
+                let sort = body::media_type(ask.headers);
+                let change = if verb == Verb::Update { body::parse(ask.headers, bytes)?.value } else { body::yaml(bytes)?.value };
+                let named = version(change["metadata"]["resourceVersion"].as_str().unwrap_or(""))?.filter(|r| *r > 0);
+                let done = self
+                    .change(ask, verb, named.is_none(), |old| {
+                        let current = scale_of(old);
+                        let wanted = match (verb, sort.as_str()) {
+                            (Verb::Update, _) => change.clone(),
+                            (_, "application/json-patch+json") => {
+                                patch::json_patch(&current, &change).map_err(|e| Failure::unprocessable(e.to_string()))?
+                            }
+                            // A Scale has no lists, so the strategic patch of one is a merge patch.
+                            _ => patch::merge_patch(&current, &change).map_err(|e| Failure::bad_request(e.to_string()))?,
+                        };
+                        if named.is_some_and(|named| named != old.revision) {
+                            return Err(Failure::modified(ask.target.kind, &ask.target.name));
+                        }
+                        let replicas = match &wanted["spec"]["replicas"] {
+                            Value::Null => 0,
+                            number => number.as_i64().filter(|n| (0..=i64::from(i32::MAX)).contains(n)).ok_or_else(|| {
+                                Failure::unprocessable(format!(
+                                    "Scale.autoscaling {:?} is invalid: spec.replicas: Invalid value: {number}: must be greater than or equal to 0",
+                                    ask.target.name
+                                ))
+                            })?,
+                        };
+                        let now = self.now();
+                        let before = old.value();
+                        let mut value = before.clone();
+                        value["spec"]["replicas"] = replicas.into();
+                        let kind = ask.target.kind;
+                        let manager = &ask.options.manager;
+                        managed::track(kind, Some(&before), &mut value, manager, managed::Operation::Update, Some("scale"), now);
+                        let next = admit::update(old, value, None, now).map_err(|r| Failure::invalid(&r))?;
+                        Ok((next.map_or(Next::Unchanged, Next::Write), Vec::new()))
+                    })
+                    .await?;
+                Ok(match done {
+                    Ok((object, _)) => json_response(200, &scale_of(&object)),
+                    Err(_) => json_response(200, &scale_of(&*self.find(ask.target).await?)),
+                })
+            }
+            _ => Err(Failure::method_not_allowed()),
+        }
+    }
+
+    /// `pods/binding`: gives a pod its node, once.
+    pub(super) async fn bind(&self, ask: &Ask<'_>, bytes: &Bytes) -> Result<Response<Body>, Failure> {
+        let binding = body::parse(ask.headers, bytes)?.value;
+        let node = binding["target"]["name"].as_str().unwrap_or("");
+        let target_kind = binding["target"]["kind"].as_str().unwrap_or("Node");
+        if node.is_empty() || !matches!(target_kind, "" | "Node") {
+            return Err(Failure::unprocessable("Binding \"\" is invalid: target.name: Required value"));
+        }
+        let kind = ask.target.kind;
+        let done = self
+            .change(ask, Verb::Create, true, |old| {
+                let mut value = old.value();
+                if let Some(uid) = binding["metadata"]["uid"].as_str().filter(|u| !u.is_empty() && *u != old.meta.uid) {
+                    let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", old.meta.uid);
+                    return Err(Failure::conflict(kind, &ask.target.name, &why));
+                }
+                if old.meta.deleting() {
+                    let why = format!("pod {} is being deleted, cannot be assigned to a host", ask.target.name);
+                    return Err(Failure::conflict(kind, &ask.target.name, &why));
+                }
+                if let Some(bound) = value["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) {
+                    let why = format!("pod {} is already assigned to node {bound:?}", ask.target.name);
+                    return Err(Failure::conflict(kind, &ask.target.name, &why));
+                }
+                value["spec"]["nodeName"] = node.into();
+                for (name, text) in binding["metadata"]["annotations"].as_object().into_iter().flatten() {
+                    value["metadata"]["annotations"][name] = text.clone();
+                }
+                let condition =
+                    json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": self.now()});
+                match value["status"]["conditions"].as_array_mut() {
+                    Some(conditions) => {
+                        conditions.retain(|c| c["type"] != "PodScheduled");
+                        conditions.push(condition);
+                    }
+                    None => value["status"]["conditions"] = json!([condition]),
+                }
+                Ok((Next::Write(Draft::new(kind, value)), Vec::new()))
+            })
+            .await?;
+        Ok(match done {
+            Ok(_) => json_response(
+                201,
+                &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+            ),
+            Err(dry_run) => *dry_run,
+        })
+    }
+
+    /// `pods/eviction`: a polite deletion.
+    pub(super) async fn evict(&self, ask: &Ask<'_>, bytes: &Bytes) -> Result<Response<Body>, Failure> {
+        let eviction = body::parse(ask.headers, bytes)?.value;
+        let named = eviction["metadata"]["name"].as_str().unwrap_or(&ask.target.name);
+        if named != ask.target.name {
+            return Err(Failure::bad_request("name in URL does not match name in Eviction object"));
+        }
+        let (options, _) = parse_delete_options(&eviction["deleteOptions"], ask.query)?;
+        self.remove(ask, &options).await?;
+        Ok(json_response(201, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})))
+    }
+
+    /// `namespaces/finalize`: writes `spec.finalizers`, which nothing else may.
+    pub(super) async fn finalize(&self, ask: &Ask<'_>, bytes: &Bytes) -> Result<Response<Body>, Failure> {
+        let wanted = body::parse(ask.headers, bytes)?.value;
+        let kind = ask.target.kind;
+        let done = self
+            .change(ask, Verb::Update, true, |old: &Arc<Object>| {
+                let mut value = old.value();
+                value["spec"]["finalizers"] = wanted["spec"]["finalizers"].clone();
+                let empty = |list: &Value| list.as_array().is_none_or(Vec::is_empty);
+                let over = old.meta.deleting() && empty(&value["spec"]["finalizers"]) && empty(&value["metadata"]["finalizers"]);
+                let next = if over { Next::Remove } else { Next::Write(Draft::new(kind, value)) };
+                Ok((next, Vec::new()))
+            })
+            .await?;
+        Ok(match done {
+            Ok((object, _)) => self.object_response(200, ask.form, &object),
+            Err(dry_run) => *dry_run,
+        })
+    }
+}
+
+/// The Scale of a workload.
+fn scale_of(object: &Object) -> Value {
+    let value = object.value();
+    let metadata = &value["metadata"];
+    let mut status = json!({"replicas": value["status"]["replicas"].as_i64().unwrap_or(0)});
+    if let Ok(typed) = serde_json::from_value(value["spec"]["selector"].clone()) {
+        status["selector"] = selector_text(&typed).into();
+    }
+    json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1",
+        "metadata": {
+            "name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"],
+            "resourceVersion": metadata["resourceVersion"], "creationTimestamp": metadata["creationTimestamp"],
+        },
+        "spec": {"replicas": value["spec"]["replicas"].as_i64().unwrap_or(1)},
+        "status": status,
+    })
+}
+
+/// A selector in the text form in which clients send it.
+fn selector_text(selector: &k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector) -> String {
+    let mut parts: Vec<String> = selector.match_labels.iter().flatten().map(|(k, v)| format!("{k}={v}")).collect();
+    for term in selector.match_expressions.iter().flatten() {
+        let values = || term.values.clone().unwrap_or_default().join(",");
+        parts.push(match term.operator.as_str() {
+            "In" => format!("{} in ({})", term.key, values()),
+            "NotIn" => format!("{} notin ({})", term.key, values()),
+            "DoesNotExist" => format!("!{}", term.key),
+            _ => term.key.clone(),
+        });
+    }
+    parts.join(",")
+}

@@ -1,0 +1,273 @@
+//! Watch: changes as they reach the disk, one JSON document per line.
+//!
+//! What the store reports is a change of one object; what a client is told depends on its selector: an object that begins to match is
+//! ADDED, one that stops matching is DELETED with its last matching state. A client that reads too slowly is told 410 and cut off.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::stream;
+use http::{HeaderMap, Response};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::Api;
+use super::auth::{self, Identity, Verb};
+use super::failure::{Failure, bytes_response};
+use super::path::{Query, Target};
+use super::read::{Selection, version};
+use super::table::{self, Form};
+use crate::object::{Object, Revision};
+use crate::store::{Change, Ended, Watch};
+
+/// How often a client that asked for bookmarks gets one. A client that resumes has at most this much to hear again.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(30);
+/// How long a watch lasts when the client does not say: Kubernetes' 30 to 60 minutes.
+const LASTS: u64 = 30 * 60;
+/// Events that wait already are sent together up to this many bytes.
+const PIECE: usize = 64 * 1024;
+
+/// How often it is looked at whether the client still may (SE7: at most five seconds).
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+struct Stream {
+    api: Api,
+    identity: Identity,
+    target: Target,
+    query: Query,
+    selection: Selection,
+    form: Form,
+    watch: Watch,
+    /// What a watch from "now" begins with.
+    initial: VecDeque<Bytes>,
+    bookmarks: bool,
+    next_bookmark: Instant,
+    end: Instant,
+    /// Whether the columns were sent.
+    headed: bool,
+    last: Revision,
+    over: bool,
+}
+
+impl Api {
+    pub(super) async fn watch(
+        &self,
+        identity: &Identity,
+        target: &Target,
+        query: &Query,
+        headers: &HeaderMap,
+    ) -> Result<Response<Body>, Failure> {
+        let form = Form::negotiate(headers, query)?;
+        let selection = Selection::parse(target, query)?;
+        let asked = version(query.get("resourceVersion"))?;
+        let bookmarks = query.flag("allowWatchBookmarks");
+        let initial_events = query.flag("sendInitialEvents");
+        if initial_events && query.get("resourceVersionMatch") != "NotOlderThan" {
+            return Err(Failure::bad_request(
+                "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            ));
+        }
+        let seconds = match query.number("timeoutSeconds")? {
+            Some(seconds) if seconds > 0 => seconds.unsigned_abs(),
+            // Spread, so that those who came together do not come back together.
+            _ => LASTS + getrandom::u32().unwrap_or(0) as u64 % LASTS,
+        };
+        let mut stream = Stream {
+            api: self.clone(),
+            identity: identity.clone(),
+            target: target.clone(),
+            query: query.clone(),
+            form,
+            initial: VecDeque::new(),
+            bookmarks,
+            next_bookmark: Instant::now() + BOOKMARK_EVERY,
+            end: Instant::now() + Duration::from_secs(seconds.min(24 * 3600)),
+            headed: false,
+            last: 0,
+            over: false,
+            watch: {
+                let from = match asked {
+                    Some(revision) if revision > 0 && !initial_events => revision,
+                    _ => self.view_at_least(asked.unwrap_or(0)).await?.revision(),
+                };
+                self.store().watch(selection.scope(), from).map_err(|compacted| {
+                    Failure::expired(format!("too old resource version: {} ({})", compacted.asked, compacted.floor))
+                })?
+            },
+            selection,
+        };
+        if initial_events || asked.is_none_or(|r| r == 0) {
+            stream.begin(initial_events && bookmarks);
+        } else {
+            stream.last = asked.unwrap_or(0);
+        }
+        let content_type = match form {
+            Form::Objects => "application/json;stream=watch".to_owned(),
+            _ => format!("{};stream=watch", form.content_type(false)),
+        };
+        let body =
+            stream::unfold(
+                stream,
+                |mut stream| async move { stream.piece().await.map(|piece| (Ok::<_, Infallible>(piece), stream)) },
+            );
+        Ok(bytes_response(200, &content_type, Body::from_stream(body)))
+    }
+}
+
+impl Stream {
+    /// Everything that is there, as ADDED. The watch began at or before the view that is read here: what it has up to there is dropped.
+    fn begin(&mut self, mark: bool) {
+        let view = self.api.store().durable_view();
+        self.last = view.revision();
+        for object in self.selection.find(&view) {
+            let event = self.event("ADDED", &object);
+            self.initial.push_back(event);
+        }
+        if mark {
+            let event = self.bookmark(self.last, true);
+            self.initial.push_back(event);
+        }
+    }
+
+    /// The next bytes to send; `None` ends the watch.
+    async fn piece(&mut self) -> Option<Bytes> {
+        if self.over {
+            return None;
+        }
+        if let Some(piece) = self.join_initial() {
+            return Some(piece);
+        }
+        loop {
+            let look = (Instant::now() + LOOK_EVERY).min(self.end);
+            let bell = if self.bookmarks { self.next_bookmark.min(look) } else { look };
+            let change = tokio::select! {
+                change = self.watch.next() => Some(change),
+                () = self.api.inner.stopping.cancelled() => return None,
+                () = tokio::time::sleep_until(bell) => None,
+            };
+            let now = Instant::now();
+            // A right that ended, with a certificate or with the pod that gave it, ends what it opened.
+            if now >= self.end || !self.may() {
+                return None;
+            }
+            let Some(change) = change else {
+                if self.bookmarks && now >= self.next_bookmark {
+                    self.next_bookmark = now + BOOKMARK_EVERY;
+                    let complete = self.watch.complete().max(self.last);
+                    return Some(self.bookmark(complete, false));
+                }
+                continue;
+            };
+            let mut piece = BytesMut::new();
+            let mut next = Some(change);
+            while let Some(change) = next {
+                match change {
+                    Ok(change) => self.tell(&change, &mut piece),
+                    Err(ended) => {
+                        piece.put(self.error(&ended));
+                        self.over = true;
+                        break;
+                    }
+                }
+                next = if piece.len() < PIECE { self.watch.try_next().transpose() } else { None };
+            }
+            if !piece.is_empty() || self.over {
+                return Some(piece.freeze());
+            }
+        }
+    }
+
+    fn may(&self) -> bool {
+        let rights = |view| auth::authorize(&view, &self.identity, Verb::Watch, &self.target, &self.query);
+        self.api.still_valid(&self.identity) && (self.identity.is_master() || rights(self.api.store().view()).is_ok())
+    }
+
+    fn join_initial(&mut self) -> Option<Bytes> {
+        let first = self.initial.pop_front()?;
+        let mut piece = BytesMut::from(&first[..]);
+        while piece.len() < PIECE
+            && let Some(more) = self.initial.pop_front()
+        {
+            piece.put(more);
+        }
+        Some(piece.freeze())
+    }
+
+    /// Writes what this client is told about a change, if anything.
+    fn tell(&mut self, change: &Change, out: &mut BytesMut) {
+        // The initial list contained it already.
+        if change.revision <= self.last {
+            return;
+        }
+        let in_place =
+            |object: &Object| self.selection.namespace.is_empty() || *object.key.namespace == *self.selection.namespace;
+        let before = change.old.as_deref().filter(|o| in_place(o) && self.selection.matches(o));
+        let after = change.new.as_deref().filter(|o| in_place(o) && self.selection.matches(o));
+        let event = match (before, after) {
+            (None, None) => return,
+            (None, Some(new)) => self.event("ADDED", new),
+            (Some(_), Some(new)) => self.event("MODIFIED", new),
+            (Some(old), None) => {
+                let last = old.at(change.revision);
+                self.event("DELETED", &last)
+            }
+        };
+        out.put(event);
+    }
+
+    fn event(&mut self, r#type: &str, object: &Object) -> Bytes {
+        let mut out = BytesMut::with_capacity(object.json().len() + 48);
+        out.put_slice(b"{\"type\":\"");
+        out.put_slice(r#type.as_bytes());
+        out.put_slice(b"\",\"object\":");
+        match self.form {
+            Form::Objects => out.put_slice(object.json()),
+            Form::Table { version, include } => {
+                let now = self.api.now();
+                let metadata = json!({"resourceVersion": object.revision.to_string()});
+                let mut table = table::head(self.selection.kind, version, metadata, !self.headed);
+                self.headed = true;
+                table["rows"] = vec![table::row(object, version, include, now)].into();
+                out.put_slice(table.to_string().as_bytes());
+            }
+            Form::Metadata { version } => out.put_slice(table::partial(object.value(), version).to_string().as_bytes()),
+        }
+        out.put_slice(b"}\n");
+        out.freeze()
+    }
+
+    fn bookmark(&mut self, revision: Revision, initial: bool) -> Bytes {
+        let kind = self.selection.kind;
+        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": Value::Null});
+        if initial {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let object = match self.form {
+            Form::Objects => json!({"kind": kind.kind, "apiVersion": kind.api_version(), "metadata": metadata}),
+            Form::Table { version, .. } => {
+                let mut table = table::head(kind, version, json!({"resourceVersion": revision.to_string()}), !self.headed);
+                self.headed = true;
+                let partial = table::partial(json!({"metadata": metadata}), version);
+                table["rows"] = json!([{"cells": [], "object": partial}]);
+                table
+            }
+            Form::Metadata { version } => table::partial(json!({"metadata": metadata}), version),
+        };
+        let mut line = json!({"type": "BOOKMARK", "object": object}).to_string();
+        line.push('\n');
+        line.into()
+    }
+
+    fn error(&self, ended: &Ended) -> Bytes {
+        let failure = match ended {
+            Ended::Slow => Failure::expired(format!("The resourceVersion for the provided watch is too old: {ended}")),
+            Ended::Stopped(_) => Failure::unavailable("the server is stopping"),
+        };
+        let mut line = json!({"type": "ERROR", "object": failure.status()}).to_string();
+        line.push('\n');
+        line.into()
+    }
+}

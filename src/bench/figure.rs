@@ -1,0 +1,127 @@
+//! Figures and how they are written down: every run's value, their median, and the machine.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// What was measured, with every run's value.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figure {
+    /// What.
+    pub name: String,
+    /// In which unit.
+    pub unit: &'static str,
+    /// Each run's value, in order.
+    pub values: Vec<f64>,
+    /// The value in the middle.
+    pub median: f64,
+}
+
+impl Figure {
+    /// A figure without values yet.
+    pub fn new(name: &str, unit: &'static str) -> Self {
+        Figure { name: name.to_owned(), unit, values: Vec::new(), median: 0.0 }
+    }
+    /// With one more value.
+    pub fn with(mut self, value: f64) -> Self {
+        self.add(value);
+        self
+    }
+    /// Adds one run's value.
+    pub fn add(&mut self, value: f64) {
+        self.values.push(value);
+        let mut sorted = self.values.clone();
+        sorted.sort_by(f64::total_cmp);
+        let middle = sorted.len() / 2;
+        self.median = if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 };
+    }
+}
+
+/// Where the figures were taken.
+#[derive(Clone, Debug, Serialize)]
+pub struct Machine {
+    /// How many processors.
+    pub cpus: usize,
+    /// Which.
+    pub processor: String,
+    /// The kernel.
+    pub kernel: String,
+    /// Memory in MB.
+    pub memory: u64,
+    /// The version of portolan.
+    pub version: &'static str,
+}
+
+impl Machine {
+    /// This machine.
+    pub fn look() -> Machine {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let field = |text: &str, name: &str| {
+            text.lines()
+                .find(|l| l.starts_with(name))
+                .and_then(|l| l.split_once(':'))
+                .map(|(_, v)| v.trim().to_owned())
+                .unwrap_or_default()
+        };
+        let memory = field(&read("/proc/meminfo"), "MemTotal");
+        Machine {
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            processor: field(&read("/proc/cpuinfo"), "model name"),
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            memory: memory.split(' ').next().and_then(|kb| kb.parse::<u64>().ok()).unwrap_or(0) / 1024,
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+}
+
+/// All figures of one run of `portolan bench`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Where they were taken.
+    pub machine: Machine,
+    /// What was measured.
+    pub figures: Vec<Figure>,
+}
+
+impl Report {
+    /// A report without figures yet.
+    pub fn new(machine: Machine) -> Self {
+        Report { machine, figures: Vec::new() }
+    }
+}
+
+/// A table in Markdown, ready for docs/benchmarks.md.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let m = &self.machine;
+        writeln!(f, "portolan {}, {} × {}, {} MB, Linux {}\n", m.version, m.cpus, m.processor, m.memory, m.kernel)?;
+        writeln!(f, "| what | median | unit | runs |\n|---|---:|---|---|")?;
+        for figure in &self.figures {
+            let runs: Vec<_> = figure.values.iter().map(|v| short(*v)).collect();
+            writeln!(f, "| {} | {} | {} | {} |", figure.name, short(figure.median), figure.unit, runs.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+/// Three digits are enough to compare.
+fn short(value: f64) -> String {
+    match value.abs() {
+        v if v >= 100.0 => format!("{value:.0}"),
+        v if v >= 10.0 => format!("{value:.1}"),
+        v if v >= 1.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        let figure = Figure::new("x", "ms").with(9.0).with(1.0).with(5.0);
+        assert_eq!(figure.median, 5.0);
+        assert_eq!(figure.with(6.0).median, 5.5);
+    }
+}

@@ -1,0 +1,200 @@
+//! A house for a benchmark: a server, agents and a repository, as processes and files of their own, ended and removed with it.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio::process::{Child, Command};
+
+use super::{Host, Options};
+
+/// A running house.
+pub(super) struct House {
+    /// Its files.
+    pub dir: PathBuf,
+    /// The server's process id.
+    pub server: u32,
+    /// The agents' process ids.
+    pub agents: Vec<u32>,
+    repository: git2::Repository,
+    _children: Vec<Child>,
+}
+
+impl House {
+    /// A server with an empty repository, and agents on these hosts.
+    pub(super) async fn start(options: &Options, hosts: &[Host]) -> Result<House> {
+        let mut noise = [0; 6];
+        getrandom::fill(&mut noise).context("draw a name")?;
+        let dir = std::env::temp_dir().join(format!("portolan-bench-{}", noise.map(|b| format!("{b:02x}")).concat()));
+        std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+        let repository = repository(&dir)?;
+        let mut house = House { dir, server: 0, agents: Vec::new(), repository, _children: Vec::new() };
+        commit_files::<&str, &str>(&house.repository, "Nothing yet", &[])?;
+
+        let port =
+            TcpListener::bind((options.listen.as_str(), 0)).and_then(|l| l.local_addr()).context("find a free port")?.port();
+        let listen = format!("{}:{port}", options.listen);
+        let repo = house.repository.path().to_owned();
+        let data = house.dir.join("server");
+        let mut server = house.command(None)?;
+        server
+            .args(["server", "--listen", &listen, "--revision", "main", "--path", "apps"])
+            .arg("--repo")
+            .arg(repo)
+            .arg("--data-dir")
+            .arg(&data);
+        house.server = house.spawn(server, "server")?;
+        house.retry("reach the server", &["get", "nodes"]).await?;
+
+        for host in hosts {
+            let token = house.portolan(&["token", "create"]).await?;
+            let mut agent = house.command(host.netns.as_deref())?;
+            agent.args(["agent", "--server", &format!("https://{listen}"), "--token", token.trim(), "--node-name", &host.name]);
+            agent.arg("--docker").arg(&host.socket).arg("--data-dir").arg(house.dir.join(&host.name));
+            let pid = house.spawn(agent, &host.name)?;
+            house.agents.push(pid);
+        }
+        for _ in 0..300 {
+            let nodes = house.json(&["get", "nodes", "-o", "json"]).await?;
+            let ready = nodes["items"].as_array().into_iter().flatten().filter(|node| {
+                let conditions = node["status"]["conditions"].as_array();
+                conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
+            });
+            if ready.count() >= hosts.len() {
+                return Ok(house);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        bail!("the agents did not register");
+    }
+
+    fn command(&self, netns: Option<&Path>) -> Result<Command> {
+        let exe = std::env::current_exe().context("find this binary")?;
+        Ok(match netns {
+            None => Command::new(exe),
+            Some(netns) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={}", netns.display())).arg(exe);
+                command
+            }
+        })
+    }
+
+    fn spawn(&mut self, mut command: Command, name: &str) -> Result<u32> {
+        let log = std::fs::File::create(self.dir.join(format!("{name}.log"))).context("create a log")?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().context("share a log")?)
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("start {name}"))?;
+        let pid = child.id().context("it ended at once")?;
+        self._children.push(child);
+        Ok(pid)
+    }
+
+    /// Runs a portolan command against this house; what it printed.
+    pub(super) async fn portolan(&self, args: &[&str]) -> Result<String> {
+        let mut command = self.command(None)?;
+        command.args(args).env("PORTOLAN_DATA_DIR", self.dir.join("server")).stdin(Stdio::null());
+        let out = command.output().await.with_context(|| format!("run portolan {}", args.join(" ")))?;
+        let text = String::from_utf8_lossy(&out.stderr).into_owned();
+        ensure!(out.status.success(), "portolan {}: {}: {}", args.join(" "), out.status, text.trim());
+        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+    }
+
+    /// Like [`House::portolan`], for commands that print JSON.
+    pub(super) async fn json(&self, args: &[&str]) -> Result<serde_json::Value> {
+        serde_json::from_str(&self.portolan(args).await?)
+            .with_context(|| format!("read what portolan {} printed", args.join(" ")))
+    }
+
+    async fn retry(&self, what: &str, args: &[&str]) -> Result<()> {
+        let mut last = None;
+        for _ in 0..200 {
+            match self.portolan(args).await {
+                Ok(_) => return Ok(()),
+                Err(error) => last = Some(error),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Err(last.expect("it was tried").context(what.to_owned()))
+    }
+
+    /// Commits these files (and no others) below `apps/`, straight into the repository that is watched. The commit's id.
+    pub(super) fn commit<A: AsRef<str>, B: AsRef<str>>(&self, message: &str, files: &[(A, B)]) -> Result<String> {
+        commit_files(&self.repository, message, files)
+    }
+
+    /// Ends the house and removes the containers of its own pods from these hosts.
+    pub(super) async fn end(self, hosts: &[Host]) -> Result<()> {
+        let pods = self.json(&["get", "pods", "-A", "-o", "json"]).await?;
+        let uids: Vec<_> = pods["items"].as_array().into_iter().flatten().filter_map(|p| p["metadata"]["uid"].as_str()).collect();
+        let mut ours = Vec::new();
+        for host in hosts {
+            let engine = super::engine(host);
+            for container in engine.list(&["io.kubernetes.pod.uid".to_owned()]).await? {
+                if container.labels.get("io.kubernetes.pod.uid").is_some_and(|uid| uids.contains(&uid.as_str())) {
+                    ours.push((engine.clone(), container.id));
+                }
+            }
+        }
+        drop(self);
+        for (engine, id) in ours {
+            engine.remove(&id, true).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a commit is healthy.
+    pub(super) async fn healthy(&self, commit: &str) -> Result<()> {
+        self.portolan(&["wait", "--commit", commit, "--timeout", "300s"]).await.map(drop)
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// An empty bare repository in a directory.
+pub(super) fn repository(dir: &Path) -> Result<git2::Repository> {
+    let mut init = git2::RepositoryInitOptions::new();
+    init.bare(true).initial_head("main");
+    git2::Repository::init_opts(dir.join("repository.git"), &init).context("create a repository")
+}
+
+/// Commits these files (and no others) below `apps/` to `main`. The commit's id.
+pub(super) fn commit_files<A: AsRef<str>, B: AsRef<str>>(
+    repository: &git2::Repository,
+    message: &str,
+    files: &[(A, B)],
+) -> Result<String> {
+    let write = || -> Result<git2::Oid, git2::Error> {
+        let mut apps = repository.treebuilder(None)?;
+        for (name, content) in files {
+            apps.insert(name.as_ref(), repository.blob(content.as_ref().as_bytes())?, 0o100_644)?;
+        }
+        let mut root = repository.treebuilder(None)?;
+        root.insert("apps", apps.write()?, 0o040_000)?;
+        let tree = repository.find_tree(root.write()?)?;
+        let author = git2::Signature::now("bench", "bench@example.org")?;
+        let parent = repository.head().and_then(|head| head.peel_to_commit()).ok();
+        let parents: Vec<_> = parent.iter().collect();
+        repository.commit(Some("refs/heads/main"), &author, &author, message, &tree, &parents)
+    };
+    Ok(write().context("commit to the repository")?.to_string())
+}
+
+/// A Deployment of `replicas` pods that stop at once, spread evenly by the scheduler.
+pub(super) fn deployment(name: &str, replicas: usize, image: &str, version: &str) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec:\n  replicas: {replicas}\n  selector: {{matchLabels: {{app: {name}}}}}\n  \
+         strategy: {{rollingUpdate: {{maxSurge: 1, maxUnavailable: 0}}}}\n  template:\n    metadata: {{labels: {{app: {name}}}}}\n    spec:\n      \
+         containers:\n        - name: main\n          image: {image}\n          env: [{{name: VERSION, value: \"{version}\"}}]\n"
+    )
+}

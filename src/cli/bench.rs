@@ -1,0 +1,36 @@
+//! `bench`: figures of this system on this machine.
+
+use super::args::Bench;
+use super::{Context, Explain, Failure, Outcome, fail, get};
+use crate::bench::{self, Host, Options, Subject};
+
+pub(super) async fn run(cx: &Context, args: Bench) -> Outcome {
+    let only = args.only.iter().map(|w| subject(w)).collect::<Result<Vec<_>, _>>()?;
+    let hosts = args.hosts.iter().map(|h| host(h)).collect::<Result<Vec<_>, _>>()?;
+    let options = Options { hosts, listen: args.listen, runs: args.runs.max(1), image: args.image, only };
+    let print = cx.print.clone();
+    let report = bench::run(&options, &|text| print.say(text)).await.doing("measure")?;
+    match args.output.as_str() {
+        "json" => cx.print.out(get::data(&serde_json::to_value(&report)?, "json")?),
+        _ => cx.print.out(report),
+    }
+    Ok(0)
+}
+
+fn subject(word: &str) -> Result<Subject, Failure> {
+    match Subject::of_word(word) {
+        Some(subject) => Ok(subject),
+        None => {
+            fail(format!("there is no benchmark {word:?}"), format!("there are {}", Subject::ALL.map(Subject::word).join(", ")))
+        }
+    }
+}
+
+/// `NAME=SOCKET[@NETNS]`.
+fn host(text: &str) -> Result<Host, Failure> {
+    let Some((name, rest)) = text.split_once('=') else {
+        return fail(format!("{text:?} does not say where Docker is"), "--host NAME=SOCKET[@NETNS]");
+    };
+    let (socket, netns) = rest.split_once('@').map_or((rest, None), |(s, n)| (s, Some(n.into())));
+    Ok(Host { name: name.to_owned(), socket: socket.into(), netns })
+}

@@ -1,0 +1,173 @@
+//! Forgets what nobody needs any more: old events, expired join tokens, pods that have ended long ago, and pods whose node does not
+//! exist.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Event, Node, Pod, Secret};
+
+use super::keyed::{Cursor, Keys, News, Trouble};
+use super::{Context, Loop, Next, write};
+use crate::object::{Key, Object, kind_of};
+use crate::plan::garbage::{MISSING_NODE, ended_beyond};
+use crate::plan::rollout::ended;
+use crate::store::{Conflict, Txn, View};
+
+/// How long an event is kept after it last happened. Kubernetes' time.
+const EVENT_LIFE: SignedDuration = SignedDuration::from_hours(1);
+/// Kubernetes' type of join tokens.
+const TOKEN: &str = "bootstrap.kubernetes.io/token";
+/// The taint by which an administrator says that a host is off and will not come back with its pods.
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
+/// The loop that forgets.
+pub(super) struct Forget {
+    cursor: Cursor,
+    keys: Keys,
+    /// How many pods that have ended are kept.
+    keep_ended: usize,
+    pods: Pods,
+}
+
+#[derive(Default)]
+struct Pods {
+    /// Pods that have ended, and when they were created.
+    ended: BTreeMap<Key, Timestamp>,
+    /// Pods whose node does not exist, and since when that is known.
+    stranded: BTreeMap<Key, Timestamp>,
+}
+
+impl Forget {
+    pub(super) fn new(keep_ended: usize) -> Self {
+        Forget { cursor: Cursor::default(), keys: Keys::default(), keep_ended, pods: Pods::default() }
+    }
+
+    fn notice(&mut self, view: &View, key: &Key, new: Option<&Arc<Object>>) {
+        if key.kind == kind_of::<Node>() {
+            for pod in view.by_field(kind_of::<Pod>(), "spec.nodeName", &key.name) {
+                self.keys.add(pod.key.clone());
+            }
+        } else if key.kind == kind_of::<Pod>() {
+            let pod = new.and_then(|o| o.typed::<Pod>().ok());
+            match pod.as_ref().filter(|p| ended(p)) {
+                Some(pod) => {
+                    let created = pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::MIN, |t| t.0);
+                    self.pods.ended.insert(key.clone(), created);
+                }
+                None => {
+                    self.pods.ended.remove(key);
+                }
+            }
+            let bound = pod.as_ref().and_then(|p| p.spec.as_ref()?.node_name.clone());
+            if bound.is_some_and(|node| view.get(&Key::of::<Node>("", &node)).is_none()) {
+                self.keys.add(key.clone());
+            } else {
+                self.pods.stranded.remove(key);
+            }
+        } else if key.kind == kind_of::<Event>() || key.kind == kind_of::<Secret>() {
+            self.keys.add(key.clone());
+        }
+    }
+}
+
+impl Loop for Forget {
+    fn name(&self) -> &'static str {
+        "forget"
+    }
+
+    fn step(&mut self, cx: &mut Context<'_>) -> Result<Next, Conflict> {
+        match self.cursor.news(cx.store) {
+            News::Everything(view) => {
+                self.pods = Pods::default();
+                for kind in [kind_of::<Event>(), kind_of::<Secret>(), kind_of::<Pod>()] {
+                    for object in view.list(kind) {
+                        self.notice(&view, &object.key, Some(object));
+                    }
+                }
+            }
+            News::Changes(changes) => {
+                let view = cx.store.view();
+                for change in &changes {
+                    let node_stays = change.key.kind == kind_of::<Node>() && change.old.is_some() && change.new.is_some();
+                    if !node_stays || out_of_service(change.new.as_ref()) {
+                        self.notice(&view, &change.key, change.new.as_ref());
+                    }
+                }
+            }
+        }
+        if self.pods.ended.len() > self.keep_ended {
+            let ended: Vec<(Timestamp, Key)> = self.pods.ended.iter().map(|(key, created)| (*created, key.clone())).collect();
+            for key in ended_beyond(&ended, self.keep_ended) {
+                self.pods.ended.remove(&key);
+                let Some(pod) = cx.store.get(&key) else { continue };
+                let mut txn = Txn::new();
+                write::delete(&mut txn, &pod, Some(0), None, cx.now);
+                if !txn.is_empty() {
+                    // A conflict means that somebody still writes to it: then it is noticed again.
+                    let _ = cx.store.commit(txn);
+                }
+            }
+        }
+        let pods = &mut self.pods;
+        self.keys.run("forget", cx.now, |key| look(cx, key, pods))
+    }
+}
+
+fn out_of_service(node: Option<&Arc<Object>>) -> bool {
+    let node = node.and_then(|o| o.typed::<Node>().ok());
+    node.is_some_and(|n| n.spec.iter().flat_map(|s| s.taints.iter().flatten()).any(|t| t.key == OUT_OF_SERVICE))
+}
+
+fn look(cx: &mut Context<'_>, key: &Key, pods: &mut Pods) -> Result<Option<Timestamp>, Trouble> {
+    let Some(object) = cx.store.get(key) else { return Ok(None) };
+    let due = if key.kind == kind_of::<Event>() {
+        event_end(&*object.typed::<Event>()?)
+    } else if key.kind == kind_of::<Secret>() {
+        token_end(&*object.typed::<Secret>()?)
+    } else {
+        pod_end(cx, &object, pods)?
+    };
+    let Some(due) = due else { return Ok(None) };
+    if due > cx.now {
+        return Ok(Some(due));
+    }
+    let mut txn = Txn::new();
+    write::delete(&mut txn, &object, Some(0), None, cx.now);
+    if !txn.is_empty() {
+        cx.store.commit(txn)?;
+    }
+    Ok(None)
+}
+
+fn event_end(event: &Event) -> Option<Timestamp> {
+    let series = event.series.as_ref().and_then(|s| s.last_observed_time.as_ref()).map(|t| t.0);
+    let last = event.last_timestamp.as_ref().map(|t| t.0).or(series);
+    let last = last.or(event.event_time.as_ref().map(|t| t.0)).or(event.metadata.creation_timestamp.as_ref().map(|t| t.0));
+    last?.checked_add(EVENT_LIFE).ok()
+}
+
+fn token_end(secret: &Secret) -> Option<Timestamp> {
+    if secret.type_.as_deref() != Some(TOKEN) {
+        return None;
+    }
+    std::str::from_utf8(&secret.data.as_ref()?.get("expiration")?.0).ok()?.parse().ok()
+}
+
+/// When a pod whose node does not exist, or is out of service for good, is forgotten without its agent's word (AG4: there is nobody to
+/// give it).
+fn pod_end(cx: &Context<'_>, object: &Arc<Object>, pods: &mut Pods) -> Result<Option<Timestamp>, Trouble> {
+    let pod = object.typed::<Pod>()?;
+    let Some(name) = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).filter(|n| !n.is_empty()) else { return Ok(None) };
+    let node = cx.store.get(&Key::of::<Node>("", name));
+    if node.is_some() {
+        pods.stranded.remove(&object.key);
+        let fenced = out_of_service(node.as_ref()) && object.meta.deleting();
+        let ready = node
+            .and_then(|n| n.typed::<Node>().ok())
+            .is_some_and(|n| crate::plan::node::ready_condition(&n).is_some_and(|c| c.status == "True"));
+        return Ok((fenced && !ready).then_some(cx.now));
+    }
+    let since = *pods.stranded.entry(object.key.clone()).or_insert(cx.now);
+    Ok(since.checked_add(MISSING_NODE).ok())
+}

@@ -1,0 +1,167 @@
+//! What is read from the store for one look at one Application.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Event, Node, Pod};
+
+use super::record::Content;
+use crate::object::ours::{Application, InventoryItem};
+use crate::object::{Key, Kind, Object, kind_of};
+use crate::plan::health::{self, Children, Health};
+use crate::plan::sync::Wanted;
+use crate::plan::verdict::Hosts;
+use crate::store::View;
+
+/// How many characters of an event are added to a piece of evidence.
+const EVENT_TEXT: usize = 300;
+
+/// The hosts, as they are now.
+pub(super) struct HostsNow {
+    pub(super) nodes: Vec<Arc<Node>>,
+    pub(super) unreachable: BTreeSet<String>,
+}
+
+impl HostsNow {
+    pub(super) fn read(view: &View) -> Self {
+        let nodes: Vec<Arc<Node>> = view.list(kind_of::<Node>()).filter_map(|n| n.typed::<Node>().ok()).collect();
+        let away = |node: &&Arc<Node>| ready(node) == Some(false);
+        let unreachable = nodes.iter().filter(away).filter_map(|n| n.metadata.name.clone()).collect();
+        HostsNow { nodes, unreachable }
+    }
+    pub(super) fn count(&self) -> Hosts {
+        Hosts { total: self.nodes.len(), unreachable: self.unreachable.len() }
+    }
+}
+
+/// Whether a node says, or is said, to be ready; `None` before the first word.
+pub(super) fn ready(node: &Node) -> Option<bool> {
+    let conditions = node.status.as_ref()?.conditions.as_ref()?;
+    Some(conditions.iter().find(|c| c.type_ == "Ready")?.status == "True")
+}
+
+/// The key of an inventory item, if its kind is known.
+pub(super) fn key(item: &InventoryItem) -> Option<Key> {
+    Some(Key::new(Kind::of(&item.api_version, &item.kind)?, &item.namespace, &item.name))
+}
+
+/// The inventory item of an object.
+pub(super) fn item(key: &Key, uid: &str, release: &str, created: i64) -> InventoryItem {
+    InventoryItem {
+        api_version: key.kind.api_version(),
+        kind: key.kind.kind.to_owned(),
+        namespace: key.namespace.to_string(),
+        name: key.name.to_string(),
+        uid: uid.to_owned(),
+        release: release.to_owned(),
+        created,
+    }
+}
+
+/// What is there of everything that is wanted or managed.
+pub(super) fn live(view: &View, wanted: &[Wanted], inventory: &[InventoryItem]) -> BTreeMap<Key, Arc<Object>> {
+    let managed = inventory.iter().filter_map(key);
+    let keys: BTreeSet<Key> = wanted.iter().map(|w| w.key.clone()).chain(managed).collect();
+    keys.into_iter().filter_map(|key| Some((key.clone(), view.get(&key)?.clone()))).collect()
+}
+
+/// What was last applied to each managed object, as far as its release is still known.
+pub(super) fn last<'a>(
+    inventory: &[InventoryItem],
+    contents: &'a BTreeMap<String, Arc<Content>>,
+) -> BTreeMap<Key, &'a serde_json::Value> {
+    let found = inventory.iter().filter_map(|item| {
+        let key = key(item)?;
+        let value = contents.get(&item.release)?.value(&key)?;
+        Some((key, value))
+    });
+    found.collect()
+}
+
+/// The health of objects by their names, `Deployment shop/web`.
+pub(super) fn healths<'a>(
+    view: &View,
+    objects: impl Iterator<Item = &'a Arc<Object>>,
+    hosts: &HostsNow,
+    since: Option<Timestamp>,
+    now: Timestamp,
+) -> BTreeMap<String, Health> {
+    objects.map(|object| (name(&object.key), health_of(view, object, hosts, since, now))).collect()
+}
+
+fn health_of(view: &View, object: &Arc<Object>, hosts: &HostsNow, since: Option<Timestamp>, now: Timestamp) -> Health {
+    let mut children = Children { unreachable: hosts.unreachable.clone(), ..Children::default() };
+    if object.key.kind.group == "apps" {
+        let mut owners = vec![object.meta.uid.clone()];
+        while let Some(uid) = owners.pop() {
+            for child in view.owned_by(&uid) {
+                match child.key.kind.kind {
+                    "ReplicaSet" => {
+                        owners.push(child.meta.uid.clone());
+                        children.replica_sets.push(child.clone());
+                    }
+                    "Pod" => children.pods.push(child.clone()),
+                    _ => {}
+                }
+            }
+        }
+    }
+    let mut health = health::of(object, &children, since, now);
+    // A probe says why it failed only in an event.
+    for evidence in &mut health.evidence {
+        let pod = children.pods.iter().chain([object]).find(|p| !evidence.pod.is_empty() && *p.key.name == *evidence.pod);
+        if let Some(text) = pod.and_then(|pod| warning(view, pod)).filter(|text| !evidence.message.contains(text.as_str())) {
+            evidence.message = format!("{}; {text}", evidence.message);
+        }
+    }
+    health
+}
+
+/// The last thing that went wrong with a pod, in the words of whoever saw it.
+fn warning(view: &View, pod: &Object) -> Option<String> {
+    let events = view.by_field(kind_of::<Event>(), "involvedObject.uid", &pod.meta.uid);
+    let warnings = events.filter_map(|e| e.typed::<Event>().ok()).filter(|e| {
+        // Back-off only repeats what the container's own state says.
+        e.type_.as_deref() == Some("Warning") && matches!(e.reason.as_deref(), Some("Unhealthy" | "FailedMount" | "FailedSync"))
+    });
+    let newest = warnings.max_by_key(|e| e.last_timestamp.as_ref().map(|t| t.0))?;
+    Some(newest.message.as_deref()?.chars().take(EVENT_TEXT).collect())
+}
+
+/// `Deployment shop/web`.
+pub(super) fn name(key: &Key) -> String {
+    crate::plan::sync::Name(key.clone()).to_string()
+}
+
+/// All pods that have not ended, with the workload on top of each.
+pub(super) fn pods(view: &View) -> Vec<(Arc<Pod>, Option<Key>)> {
+    let running = view.list(kind_of::<Pod>()).filter_map(|object| {
+        let pod = object.typed::<Pod>().ok()?;
+        let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+        (!matches!(phase, Some("Succeeded" | "Failed"))).then_some((pod, object))
+    });
+    running.map(|(pod, object)| (pod, super::workload(view, object).map(|top| top.key.clone()))).collect()
+}
+
+/// The images that the pods of these objects run: name to digest.
+pub(super) fn images<'a>(view: &View, objects: impl Iterator<Item = &'a Arc<Object>>) -> BTreeMap<String, String> {
+    let tops: BTreeSet<&Key> = objects.map(|o| &o.key).collect();
+    let mut images = BTreeMap::new();
+    for (pod, top) in pods(view) {
+        if top.as_ref().is_none_or(|top| !tops.contains(top)) {
+            continue;
+        }
+        for container in pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten()) {
+            if !container.image_id.is_empty() {
+                images.insert(container.image.clone(), container.image_id.clone());
+            }
+        }
+    }
+    images
+}
+
+/// Another Application, typed.
+pub(super) fn application(view: &View, key: &Key) -> Option<Arc<Application>> {
+    view.get(key).filter(|o| !o.meta.deleting())?.typed::<Application>().ok()
+}

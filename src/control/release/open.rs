@@ -1,0 +1,293 @@
+//! A new release: what stands in its way, and its record, written before anything else is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::Value;
+
+use super::look::{Desired, Pass, short};
+use super::{Obstacle, ReleaseLoop, Standing, facts, images, record};
+use crate::control::Context;
+use crate::control::event::Severity;
+use crate::control::keyed::Trouble;
+use crate::mutant::{self, Mutant};
+use crate::object::ours::{Application, Phase, ProblemRecord, Purpose, ReleaseSpec, ReleaseStatus, Rollout, Sync, Verdict};
+use crate::object::{Key, kind_of};
+use crate::plan::health::State;
+use crate::plan::preflight::{self, Outcome};
+use crate::plan::sync::{self, Wanted};
+use crate::store::View;
+
+/// The first wait before something that stood in the way is looked at again; it doubles each time. What is known to have changed (a
+/// host, another Application) ends it early.
+const FIRST_LOOK: SignedDuration = SignedDuration::from_secs(5);
+/// The longest such wait.
+const LAST_LOOK: SignedDuration = SignedDuration::from_mins(2);
+
+/// Objects that are not planned like the others.
+#[derive(Default)]
+pub(super) struct Apart {
+    /// Known to be in order.
+    pub(super) settled: BTreeSet<Key>,
+    /// Taken over by a release that failed; as they were before.
+    pub(super) give_back: BTreeMap<Key, Value>,
+}
+
+impl ReleaseLoop {
+    /// Opens a release for what git says, or says what stands in the way.
+    pub(super) fn open(
+        &mut self,
+        cx: &mut Context<'_>,
+        pass: &mut Pass<'_>,
+        desired: &Desired,
+    ) -> Result<Option<Standing>, Trouble> {
+        let key = pass.object.key.clone();
+        let known = self.obstacles.get(&key).filter(|o| o.digest == desired.digest).cloned();
+        if let Some(known) = known.as_ref().filter(|o| pass.now < o.again) {
+            pass.until(Some(known.again));
+            if let Standing::Rejected(problems) = &known.what {
+                pass.status.problems.clone_from(problems);
+            }
+            return Ok(Some(known.what.clone()));
+        }
+        let wanted = desired.wanted();
+        let standing = match waits_for(pass, desired) {
+            Some(standing) => Some(standing),
+            None => self.preflight(pass, desired, &wanted)?,
+        };
+        let Some(what) = standing else {
+            self.obstacles.remove(&key);
+            self.begin(cx, pass, desired, &wanted)?;
+            return Ok(None);
+        };
+        if let Standing::Rejected(problems) = &what {
+            let chart = desired.chart();
+            let commit = (chart.commit.as_str(), chart.subject.as_str(), chart.author.as_str());
+            self.rejected(cx, pass, commit, &desired.digest, problems.clone())?;
+        } else if known.as_ref().is_none_or(|k| k.what != what)
+            && let Standing::Blocked(on) | Standing::Errored(on) = &what
+        {
+            let reason = if matches!(what, Standing::Blocked(_)) { "Blocked" } else { "NotNow" };
+            pass.say(Severity::Warning, reason, format!("commit {} waits: {}", short(&desired.chart().commit), on.join("; ")));
+        }
+        let attempts = known.map_or(0, |k| k.attempts + 1);
+        let wait = (FIRST_LOOK * 2i32.pow(attempts.min(8))).min(LAST_LOOK);
+        let again = pass.now + wait;
+        pass.until(Some(again));
+        self.obstacles.insert(key, Obstacle { digest: desired.digest.clone(), what: what.clone(), attempts, again });
+        Ok(Some(what))
+    }
+
+    fn preflight(&mut self, pass: &mut Pass<'_>, desired: &Desired, wanted: &[Wanted]) -> Result<Option<Standing>, Trouble> {
+        if !mutant::on(Mutant::PruneOnEmpty)
+            && wanted.is_empty()
+            && !pass.status.inventory.is_empty()
+            && pass.spec().policy.allow_empty != Some(true)
+        {
+            // More often a wrong path or a lost directory than a wish. It must not become what one goes back to.
+            let message = "the commit has no object at all".to_owned();
+            let hint = Some("if everything is to be deleted, say `policy.allowEmpty: true` in the Application".to_owned());
+            let file = pass.spec().source.path.clone();
+            return Ok(Some(Standing::Rejected(vec![ProblemRecord { file, message, hint, ..ProblemRecord::default() }])));
+        }
+        let contents = self.contents_of(pass)?;
+        let plan = self.plan_except(pass, wanted, &desired.chart().commit, &contents, None, &Apart::default());
+        let view = &pass.view;
+        let outcome = preflight::check(&preflight::Input {
+            wanted,
+            plan: &plan,
+            live: &|key| view.get(key).cloned(),
+            nodes: &pass.hosts.nodes,
+            pods: &facts::pods(view),
+            now: pass.now,
+        });
+        Ok(match outcome {
+            Outcome::Clear => None,
+            Outcome::Rejected(problems) => Some(Standing::Rejected(problems)),
+            Outcome::Errored(on) => Some(Standing::Errored(on)),
+        })
+    }
+
+    /// What would be written to make the cluster look like these objects, of which some are treated apart.
+    pub(super) fn plan_except(
+        &mut self,
+        pass: &Pass<'_>,
+        wanted: &[Wanted],
+        commit: &str,
+        contents: &BTreeMap<String, Arc<record::Content>>,
+        back_to: Option<i64>,
+        apart: &Apart,
+    ) -> sync::SyncPlan {
+        let view = &pass.view;
+        let live = facts::live(view, wanted, &pass.status.inventory);
+        let last = facts::last(&pass.status.inventory, contents);
+        // Only objects that carry another Application's name are asked about.
+        let application = pass.owner();
+        let mut claims: BTreeMap<(String, Key), bool> = BTreeMap::new();
+        for (key, object) in &live {
+            if let Some(other) = object.meta.annotations.get(crate::object::ours::OWNER_ANNOTATION)
+                && *other != application
+            {
+                let claimed = self.claims(view, other, key);
+                claims.insert((other.clone(), key.clone()), claimed);
+            }
+        }
+        sync::sync(&sync::Input {
+            application: &application,
+            commit,
+            wanted,
+            live: &live,
+            inventory: &pass.status.inventory,
+            last: &last,
+            policy: &pass.spec().policy,
+            back_to,
+            give_back: &apart.give_back,
+            settled: &apart.settled,
+            claimed: &|other, key| claims.get(&(other.to_owned(), key.clone())).copied().unwrap_or(false),
+            heir: &|key| self.heir(view, &pass.object.key, key),
+        })
+    }
+
+    /// The recorded objects of all releases that are still somewhere in the cluster.
+    pub(super) fn contents_of(&mut self, pass: &Pass<'_>) -> Result<BTreeMap<String, Arc<record::Content>>, Trouble> {
+        let names: BTreeSet<&String> = pass.status.inventory.iter().map(|item| &item.release).collect();
+        let mut contents = BTreeMap::new();
+        for name in names {
+            // A record that is gone only means that nothing is taken away by the merge.
+            if let Ok(content) = self.content(&pass.view, &pass.object.key, name) {
+                contents.insert(name.clone(), content);
+            }
+        }
+        Ok(contents)
+    }
+
+    /// The record of a new trial, and the end of the one that it supersedes.
+    fn begin(&mut self, cx: &mut Context<'_>, pass: &mut Pass<'_>, desired: &Desired, wanted: &[Wanted]) -> Result<(), Trouble> {
+        let now = Some(Time(pass.now));
+        let chart = desired.chart();
+        let spec = ReleaseSpec {
+            repository: pass.spec().source.repository.clone(),
+            commit: chart.commit.clone(),
+            subject: chart.subject.clone(),
+            author: chart.author.clone(),
+            digest: desired.digest.clone(),
+            ..ReleaseSpec::default()
+        };
+        let message = "is being rolled out".to_owned();
+        let status = ReleaseStatus { phase: Phase::RollingOut, message, started: now.clone(), ..ReleaseStatus::default() };
+        let name = record::write(cx, pass, spec, wanted, &status)?;
+        supersede(pass, &format!("{name} ({})", short(&chart.commit)));
+        let rollout = Rollout {
+            release: name.clone(),
+            purpose: Purpose::Trial,
+            started: now.clone(),
+            progressed: now,
+            unhealthy_before: unhealthy_before(pass),
+            ..Rollout::default()
+        };
+        pass.status.rollout = Some(rollout);
+        pass.status.trial.clone_from(&name);
+        pass.status.target.clone_from(&name);
+        pass.status.sync = Sync::OutOfSync;
+        pass.status.phase = Phase::RollingOut;
+        pass.status.problems.clear();
+        pass.status.waiting_on.clear();
+        pass.status.message = format!("rolling out {name} ({})", short(&chart.commit));
+        pass.say(Severity::Normal, "RolloutStarted", format!("{name}: commit {} {}", short(&chart.commit), chart.subject));
+        pass.until(Some(pass.now));
+        Ok(())
+    }
+}
+
+/// Ends the trial that is under way without a verdict on it.
+pub(super) fn supersede(pass: &mut Pass<'_>, by: &str) {
+    let trial = std::mem::take(&mut pass.status.trial);
+    if trial.is_empty() {
+        return;
+    }
+    let finished = Some(Time(pass.now));
+    images::forget(pass, &trial);
+    record::tell(pass, &trial, |status| {
+        status.verdict = Some(Verdict::Superseded);
+        status.message = format!("superseded by {by}");
+        status.finished = finished;
+    });
+    pass.say(Severity::Normal, "Superseded", format!("{trial} was superseded by {by}"));
+}
+
+/// What is unhealthy before a rollout begins. A rollout that takes over from another inherits what that one found: what the first one
+/// broke must not be excused for the second.
+pub(super) fn unhealthy_before(pass: &Pass<'_>) -> BTreeMap<String, String> {
+    if let Some(rollout) = &pass.status.rollout {
+        let mut before = rollout.unhealthy_before.clone();
+        before.retain(|name, _| !rollout.touched.contains(name));
+        return before;
+    }
+    let keys = pass.status.inventory.iter().filter_map(facts::key);
+    let objects: Vec<_> = keys.filter_map(|key| pass.view.get(&key)).collect();
+    let healths = facts::healths(&pass.view, objects.into_iter(), &pass.hosts, None, pass.now);
+    healths
+        .into_iter()
+        // What is on its way will arrive or not, and counts like everything else.
+        .filter(|(_, health)| health.state > State::Progressing)
+        .map(|(name, health)| (name, health.state.word().to_owned()))
+        .collect()
+}
+
+/// Other Applications that must be healthy first.
+fn waits_for(pass: &Pass<'_>, desired: &Desired) -> Option<Standing> {
+    let spec = pass.spec();
+    if spec.depends_on.is_empty() {
+        return None;
+    }
+    let key = &pass.object.key;
+    if let Some(circle) = circle(&pass.view, key) {
+        let message = format!("dependsOn goes in a circle: {}", circle.join(" -> "));
+        return Some(Standing::Rejected(vec![ProblemRecord {
+            file: "spec.dependsOn".to_owned(),
+            message,
+            ..ProblemRecord::default()
+        }]));
+    }
+    let mut on = Vec::new();
+    for name in &spec.depends_on {
+        let Some(other) = facts::application(&pass.view, &Key::of::<Application>(&key.namespace, name)) else {
+            on.push(format!("Application {name} does not exist"));
+            continue;
+        };
+        let status = other.status.clone().unwrap_or_default();
+        let same = other.spec.source.repository == spec.source.repository && other.spec.source.revision == spec.source.revision;
+        let current = status.observed_generation >= other.metadata.generation.unwrap_or(0);
+        if !current || status.phase != Phase::Healthy || status.sync != Sync::Synced {
+            on.push(format!("Application {name} is {:?} and {:?}", status.phase, status.sync));
+        } else if same && status.observed_commit != desired.chart().commit {
+            on.push(format!("Application {name} has not seen commit {} yet", short(&desired.chart().commit)));
+        }
+    }
+    (!on.is_empty()).then_some(Standing::Blocked(on))
+}
+
+/// A circle of dependencies through this Application, if there is one.
+fn circle(view: &View, key: &Key) -> Option<Vec<String>> {
+    let edges: BTreeMap<String, Vec<String>> = view
+        .list_in(kind_of::<Application>(), &key.namespace)
+        .filter_map(|object| Some((object.key.name.to_string(), object.typed::<Application>().ok()?.spec.depends_on.clone())))
+        .collect();
+    let mut seen = BTreeSet::new();
+    let mut open = vec![vec![key.name.to_string()]];
+    while let Some(path) = open.pop() {
+        for next in edges.get(path.last().expect("a path begins somewhere")).into_iter().flatten() {
+            let mut longer = path.clone();
+            longer.push(next.clone());
+            if **next == *key.name {
+                return Some(longer);
+            }
+            if seen.insert(next.clone()) {
+                open.push(longer);
+            }
+        }
+    }
+    None
+}

@@ -1,0 +1,256 @@
+//! Trees become values: the files below one path, by blob id, within limits. Nothing is ever checked out.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use git2::{ObjectType, Oid, Repository};
+
+use super::address::check_path;
+use super::error::{FetchError, FetchErrorKind, clean};
+use crate::object::source::{Entry, Tree, may_be_manifest};
+
+/// A manifest larger than this is refused: YAML scanners are slower than linear, and nothing that a person wrote is so long. In bytes.
+const LARGEST_FILE: u64 = 1 << 20;
+/// All manifests of one Application together: what the server is willing to hold in memory for it. In bytes.
+const LARGEST_TREE: u64 = 64 << 20;
+/// Files that are kept.
+const MOST_FILES: usize = 50_000;
+/// Entries that are looked at, manifests or not: a repository with a million files still costs only a second.
+const MOST_ENTRIES: usize = 1_000_000;
+/// Directories within directories.
+const DEEPEST: usize = 64;
+/// One directory's list of entries, in bytes.
+const LARGEST_DIRECTORY: usize = 16 << 20;
+
+/// Reads the manifests below a path of a commit. Contents that `before` has are shared, not read again.
+pub(super) fn read_commit(repository: &Repository, commit: Oid, path: &str, before: Option<&Tree>) -> Result<Tree, FetchError> {
+    let parts = check_path(path)?;
+    let attempt = format!("read {} at {:.7}", if path.is_empty() { "the repository" } else { path }, commit.to_string());
+    let local = |e: git2::Error| FetchError::new(FetchErrorKind::Local, &attempt, e.message());
+    let odb = repository.odb().map_err(local)?;
+    let mut reader = Reader {
+        known: known(before),
+        kept: Kept::new(commit.to_string(), &attempt),
+        attempt: &attempt,
+        seen: 0,
+        odb: &odb,
+        repository,
+    };
+    let mut at = repository.find_commit(commit).map_err(local)?.tree_id();
+    for (i, part) in parts.iter().enumerate() {
+        reader.sized(at)?;
+        let tree = repository.find_tree(at).map_err(local)?;
+        let missing =
+            || FetchError::new(FetchErrorKind::NoSuchPath, &attempt, format!("the commit has no {:?}", parts[..=i].join("/")));
+        let entry = tree.get_name_bytes(part.as_bytes()).ok_or_else(missing)?;
+        let last = i + 1 == parts.len();
+        match (entry.filemode(), last) {
+            (0o040000, _) => at = entry.id(),
+            (0o100644 | 0o100755 | 0o100664, true) => {
+                reader.file((*part).to_owned(), entry.id())?;
+                return Ok(reader.kept.tree);
+            }
+            (0o120000, _) => {
+                let why = format!("{:?} is a symbolic link, and those are never followed", parts[..=i].join("/"));
+                return Err(FetchError::new(FetchErrorKind::NoSuchPath, &attempt, why));
+            }
+            _ => {
+                let why = format!("{:?} is not a directory", parts[..=i].join("/"));
+                return Err(FetchError::new(FetchErrorKind::NoSuchPath, &attempt, why));
+            }
+        }
+    }
+    reader.directory(at)?;
+    Ok(reader.kept.tree)
+}
+
+fn known(before: Option<&Tree>) -> BTreeMap<&str, &Bytes> {
+    let entries = before.into_iter().flat_map(|t| t.entries.values());
+    entries.filter_map(|e| if let Entry::File { content, blob } = e { Some((blob.as_str(), content)) } else { None }).collect()
+}
+
+struct Reader<'a> {
+    repository: &'a Repository,
+    odb: &'a git2::Odb<'a>,
+    known: BTreeMap<&'a str, &'a Bytes>,
+    kept: Kept<'a>,
+    seen: usize,
+    attempt: &'a str,
+}
+
+impl Reader<'_> {
+    fn local(&self, e: git2::Error) -> FetchError {
+        FetchError::new(FetchErrorKind::Local, self.attempt, e.message())
+    }
+
+    /// Refuses a directory whose list alone would be a burden, before it is unpacked.
+    fn sized(&self, id: Oid) -> Result<(), FetchError> {
+        let (size, _) = self.odb.read_header(id).map_err(|e| self.local(e))?;
+        if size > LARGEST_DIRECTORY {
+            return Err(FetchError::new(
+                FetchErrorKind::TooLarge,
+                self.attempt,
+                format!("one directory's list is larger than {} MiB", LARGEST_DIRECTORY >> 20),
+            ));
+        }
+        Ok(())
+    }
+
+    fn directory(&mut self, root: Oid) -> Result<(), FetchError> {
+        let mut open = vec![(String::new(), root, 0)];
+        while let Some((prefix, id, depth)) = open.pop() {
+            if depth > DEEPEST {
+                return Err(FetchError::new(
+                    FetchErrorKind::TooLarge,
+                    self.attempt,
+                    format!("directories are nested deeper than {DEEPEST}"),
+                ));
+            }
+            self.sized(id)?;
+            let tree = self.repository.find_tree(id).map_err(|e| self.local(e))?;
+            for entry in &tree {
+                self.seen += 1;
+                if self.seen > MOST_ENTRIES {
+                    return Err(FetchError::new(
+                        FetchErrorKind::TooLarge,
+                        self.attempt,
+                        format!("it has more than {MOST_ENTRIES} files"),
+                    ));
+                }
+                let name = String::from_utf8_lossy(entry.name_bytes());
+                if name.starts_with('.') {
+                    continue;
+                }
+                let path = if prefix.is_empty() { name.into_owned() } else { format!("{prefix}/{name}") };
+                match entry.filemode() {
+                    0o040000 => open.push((path, entry.id(), depth + 1)),
+                    0o120000 => {
+                        let target = self.odb.read_header(entry.id()).ok().filter(|(size, _)| *size <= 4096);
+                        let target = target.and_then(|_| self.odb.read(entry.id()).ok());
+                        let target = target.map_or_else(String::new, |t| String::from_utf8_lossy(t.data()).into_owned());
+                        self.kept.keep(path, Entry::Symlink(target))?;
+                    }
+                    0o160000 => self.kept.keep(path, Entry::Submodule)?,
+                    _ if may_be_manifest(&path) => self.file(path, entry.id())?,
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, path: String, id: Oid) -> Result<(), FetchError> {
+        let blob = id.to_string();
+        if let Some(content) = self.known.get(blob.as_str()) {
+            return self.kept.keep(path, Entry::File { content: (*content).clone(), blob });
+        }
+        let (size, kind) = self.odb.read_header(id).map_err(|e| self.local(e))?;
+        if kind != ObjectType::Blob {
+            return Err(FetchError::new(FetchErrorKind::Local, self.attempt, format!("{path} is not a blob")));
+        }
+        if size as u64 > LARGEST_FILE {
+            return self.kept.keep(path, Entry::TooLarge(size as u64));
+        }
+        let content = Bytes::copy_from_slice(self.odb.read(id).map_err(|e| self.local(e))?.data());
+        self.kept.keep(path, Entry::File { content, blob })
+    }
+}
+
+/// The tree that grows, and its limits.
+struct Kept<'a> {
+    tree: Tree,
+    bytes: u64,
+    attempt: &'a str,
+}
+
+impl<'a> Kept<'a> {
+    fn new(commit: String, attempt: &'a str) -> Self {
+        Kept { tree: Tree { commit, entries: BTreeMap::new() }, bytes: 0, attempt }
+    }
+
+    fn keep(&mut self, path: String, entry: Entry) -> Result<(), FetchError> {
+        if let Entry::File { content, .. } = &entry {
+            self.bytes += content.len() as u64;
+        }
+        let too = |what: String| Err(FetchError::new(FetchErrorKind::TooLarge, self.attempt, what));
+        if self.bytes > LARGEST_TREE {
+            return too(format!("its manifests are larger than {} MiB together", LARGEST_TREE >> 20));
+        }
+        if self.tree.entries.len() >= MOST_FILES {
+            return too(format!("it has more than {MOST_FILES} manifests"));
+        }
+        if path.len() > 4096 {
+            return too("a path is longer than 4096 bytes".to_owned());
+        }
+        self.tree.entries.insert(path, entry);
+        Ok(())
+    }
+}
+
+/// Reads a plain directory or a single file, without git. Hidden directories are skipped; symbolic links are noted, not followed.
+pub fn read_dir(path: &Path) -> Result<Tree, FetchError> {
+    let attempt = format!("read {}", clean(&path.display().to_string()));
+    let failed =
+        |at: &Path, e: std::io::Error| FetchError::new(FetchErrorKind::NoSuchPath, &attempt, format!("{}: {e}", at.display()));
+    let mut kept = Kept::new(String::new(), &attempt);
+    let meta = std::fs::metadata(path).map_err(|e| failed(path, e))?;
+    if meta.is_file() {
+        let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        kept.keep(name, plain(path, meta.len()).map_err(|e| failed(path, e))?)?;
+        return Ok(kept.tree);
+    }
+    let mut open: Vec<(String, PathBuf, usize)> = vec![(String::new(), path.to_owned(), 0)];
+    let mut seen = 0;
+    while let Some((prefix, dir, depth)) = open.pop() {
+        if depth > DEEPEST {
+            return Err(FetchError::new(
+                FetchErrorKind::TooLarge,
+                &attempt,
+                format!("directories are nested deeper than {DEEPEST}"),
+            ));
+        }
+        for entry in std::fs::read_dir(&dir).map_err(|e| failed(&dir, e))? {
+            let entry = entry.map_err(|e| failed(&dir, e))?;
+            seen += 1;
+            if seen > MOST_ENTRIES {
+                return Err(FetchError::new(
+                    FetchErrorKind::TooLarge,
+                    &attempt,
+                    format!("it has more than {MOST_ENTRIES} files"),
+                ));
+            }
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with('.') {
+                continue;
+            }
+            let at = entry.path();
+            let meta = std::fs::symlink_metadata(&at).map_err(|e| failed(&at, e))?;
+            let path = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
+            if meta.is_symlink() {
+                let target = std::fs::read_link(&at).map(|t| t.to_string_lossy().into_owned()).unwrap_or_default();
+                kept.keep(path, Entry::Symlink(target))?;
+            } else if meta.is_dir() {
+                open.push((path, at, depth + 1));
+            } else if meta.is_file() && may_be_manifest(&path) {
+                let file = plain(&at, meta.len()).map_err(|e| failed(&at, e))?;
+                kept.keep(path, file)?;
+            }
+        }
+    }
+    Ok(kept.tree)
+}
+
+/// A file of the file system, never more of it than the limit.
+fn plain(path: &Path, size: u64) -> std::io::Result<Entry> {
+    use std::io::Read as _;
+    if size > LARGEST_FILE {
+        return Ok(Entry::TooLarge(size));
+    }
+    let mut content = Vec::new();
+    std::fs::File::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > LARGEST_FILE {
+        return Ok(Entry::TooLarge(content.len() as u64));
+    }
+    Ok(Entry::File { content: content.into(), blob: String::new() })
+}

@@ -1,0 +1,292 @@
+//! What an object is.
+//!
+//! An [`Object`] is one immutable version of one thing in the cluster: its canonical JSON bytes, the few fields that every reader needs
+//! without decoding, and the typed value, decoded at most once and shared by everybody who asks. A [`Draft`] is a version that the store
+//! has not numbered yet.
+//!
+//! [`KINDS`](kind::KINDS) has one row per kind, and everything else about kinds derives from it: routing, discovery, schemas, tables,
+//! defaults and validation.
+//!
+//! You will not find here: input or output, async code, or a clock. Whoever needs the time passes it in.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod admit;
+pub mod columns;
+pub mod kind;
+pub mod ours;
+pub mod patch;
+pub mod quantity;
+pub mod schema;
+pub mod selector;
+pub mod source;
+pub mod stream;
+
+#[cfg(test)]
+mod robust;
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+pub use kind::{KINDS, Kind, kind_of};
+
+/// The store's counter: one more for every committed write. `resourceVersion` is its decimal form.
+pub type Revision = u64;
+
+/// Names one object: kind, namespace (empty for cluster-scoped kinds) and name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// The row of `KINDS`.
+    pub kind: &'static Kind,
+    /// The namespace; empty for cluster-scoped kinds.
+    pub namespace: Arc<str>,
+    /// The name, unique in kind and namespace.
+    pub name: Arc<str>,
+}
+
+impl Key {
+    /// A key from its parts.
+    pub fn new(kind: &'static Kind, namespace: &str, name: &str) -> Self {
+        Key { kind, namespace: namespace.into(), name: name.into() }
+    }
+    /// The key of a typed object's kind: `Key::of::<Pod>("default", "web-1")`.
+    pub fn of<K: k8s_openapi::Resource>(namespace: &str, name: &str) -> Self {
+        Key::new(kind_of::<K>(), namespace, name)
+    }
+}
+
+/// `deployments.apps shop/web`, as people name things in messages.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.kind.resource())?;
+        if !self.namespace.is_empty() {
+            write!(f, "{}/", self.namespace)?;
+        }
+        f.write_str(&self.name)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The part of `metadata` that readers need without decoding the whole object.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Meta {
+    /// `metadata.uid`: unique over all time.
+    pub uid: String,
+    /// `metadata.generation`: counts changes of the spec.
+    pub generation: i64,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
+    /// `metadata.annotations`.
+    pub annotations: BTreeMap<String, String>,
+    /// `metadata.ownerReferences`.
+    pub owners: Vec<OwnerReference>,
+    /// `metadata.finalizers`.
+    pub finalizers: Vec<String>,
+    /// `metadata.deletionTimestamp`, as written; present while an object waits to go.
+    pub deletion_timestamp: Option<String>,
+    /// `metadata.creationTimestamp`, as written.
+    pub creation_timestamp: Option<String>,
+    /// Values of the kind's selectable fields (`Kind::selectable`), in that order; absent fields are empty.
+    pub fields: Vec<String>,
+}
+
+impl Meta {
+    /// The owner that controls this object, if any.
+    pub fn controller(&self) -> Option<&OwnerReference> {
+        self.owners.iter().find(|o| o.controller == Some(true))
+    }
+    /// Whether deletion has been asked for.
+    pub fn deleting(&self) -> bool {
+        self.deletion_timestamp.is_some()
+    }
+
+    fn read(kind: &Kind, value: &Value) -> Meta {
+        let meta = &value["metadata"];
+        let text = |name: &str| meta[name].as_str().map(str::to_owned);
+        let map = |name: &str| -> BTreeMap<String, String> {
+            meta[name]
+                .as_object()
+                .map_or_else(BTreeMap::new, |m| m.iter().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect())
+        };
+        Meta {
+            uid: text("uid").unwrap_or_default(),
+            generation: meta["generation"].as_i64().unwrap_or(0),
+            labels: map("labels"),
+            annotations: map("annotations"),
+            owners: serde_json::from_value(meta["ownerReferences"].clone()).unwrap_or_default(),
+            finalizers: serde_json::from_value(meta["finalizers"].clone()).unwrap_or_default(),
+            deletion_timestamp: text("deletionTimestamp"),
+            creation_timestamp: text("creationTimestamp"),
+            fields: kind.selectable.iter().map(|path| field_text(value, path)).collect(),
+        }
+    }
+}
+
+/// The value at a dotted path, as the text a field selector compares with.
+fn field_text(value: &Value, path: &str) -> String {
+    let found = path.split('.').try_fold(value, |at, step| at.get(step));
+    match found {
+        Some(Value::String(s)) => s.clone(),
+        Some(Value::Bool(b)) => b.to_string(),
+        Some(Value::Number(n)) => n.to_string(),
+        _ => String::new(),
+    }
+}
+
+/// One immutable version of one object. Shared as `Arc<Object>`.
+pub struct Object {
+    /// Kind, namespace and name.
+    pub key: Key,
+    /// The revision that wrote this version.
+    pub revision: Revision,
+    /// What readers need without decoding.
+    pub meta: Meta,
+    json: Bytes,
+    typed: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Object {
+    /// The canonical JSON: keys in order, `resourceVersion` included.
+    pub fn json(&self) -> &Bytes {
+        &self.json
+    }
+    /// The object as a JSON tree. Decodes anew at each call.
+    pub fn value(&self) -> Value {
+        serde_json::from_slice(&self.json).expect("stored bytes were written by us")
+    }
+    /// The typed object, decoded once and shared. An error names the object, so that one bad object cannot stop a loop.
+    pub fn typed<K: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<K>, DecodeError> {
+        let known = match self.typed.get() {
+            Some(known) => known.clone(),
+            None => {
+                let fresh: K = serde_json::from_slice(&self.json)
+                    .map_err(|source| DecodeError { key: self.key.clone(), source: Arc::new(source) })?;
+                self.typed.get_or_init(|| Arc::new(fresh)).clone()
+            }
+        };
+        Ok(known.downcast().expect("a kind is decoded as one type"))
+    }
+    /// The same content at a later revision: how an object that was deleted is shown for the last time.
+    pub fn at(&self, revision: Revision) -> Object {
+        const BEFORE: &[u8] = b"\"metadata\":{\"resourceVersion\":\"";
+        let start = self.json.windows(BEFORE.len()).position(|w| w == BEFORE).expect("a draft wrote it") + BEFORE.len();
+        let end = start + self.json[start..].iter().position(|b| *b == b'"').expect("a draft wrote it");
+        let json = [&self.json[..start], revision.to_string().as_bytes(), &self.json[end..]].concat();
+        Object { key: self.key.clone(), revision, meta: self.meta.clone(), json: json.into(), typed: OnceLock::new() }
+    }
+    /// An object from bytes that a store engine kept.
+    pub fn from_json(json: Bytes) -> Result<Self, serde_json::Error> {
+        let value: Value = serde_json::from_slice(&json)?;
+        let kind = Kind::of_value(&value)
+            .ok_or_else(|| serde::de::Error::custom(format!("unknown kind {}/{}", value["apiVersion"], value["kind"])))?;
+        let revision = value["metadata"]["resourceVersion"].as_str().and_then(|r| r.parse().ok()).unwrap_or(0);
+        Ok(Object { key: key_of(kind, &value), revision, meta: Meta::read(kind, &value), json, typed: OnceLock::new() })
+    }
+}
+
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} @{}", self.key, self.revision)
+    }
+}
+
+/// A stored object that its kind's type cannot hold.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("decode {key}")]
+pub struct DecodeError {
+    /// Which object.
+    pub key: Key,
+    /// What the decoder said.
+    pub source: Arc<serde_json::Error>,
+}
+
+fn key_of(kind: &'static Kind, value: &Value) -> Key {
+    let meta = &value["metadata"];
+    let namespace = if kind.namespaced { meta["namespace"].as_str().unwrap_or("") } else { "" };
+    Key::new(kind, namespace, meta["name"].as_str().unwrap_or(""))
+}
+
+/// A version that has no revision yet. Everything costly is done before the store takes its lock: only the revision is spliced in later.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// Kind, namespace and name.
+    pub key: Key,
+    /// What readers need without decoding.
+    pub meta: Meta,
+    json: Vec<u8>,
+    /// Where the revision's digits go.
+    splice: usize,
+}
+
+impl Draft {
+    /// A draft of a complete object. Sets `apiVersion` and `kind` from the row and drops any old `resourceVersion`.
+    ///
+    /// The bytes are `{"apiVersion":…,"kind":…,"metadata":{"resourceVersion":"`, the revision's digits, and the rest with its keys in
+    /// order, so that the place of the digits is known without a search.
+    pub fn new(kind: &'static Kind, mut value: Value) -> Self {
+        value["apiVersion"] = kind.api_version().into();
+        value["kind"] = kind.kind.into();
+        let mut metadata = value["metadata"].take();
+        if let Some(fields) = metadata.as_object_mut() {
+            fields.remove("resourceVersion");
+        } else {
+            metadata = Value::Object(Default::default());
+        }
+        value["metadata"] = metadata;
+        let write = |v: &Value| serde_json::to_vec(v).expect("a JSON tree can be written");
+        let mut json = Vec::with_capacity(512);
+        json.extend_from_slice(b"{\"apiVersion\":");
+        json.extend_from_slice(&write(&value["apiVersion"]));
+        json.extend_from_slice(b",\"kind\":");
+        json.extend_from_slice(&write(&value["kind"]));
+        json.extend_from_slice(b",\"metadata\":{\"resourceVersion\":\"");
+        let splice = json.len();
+        json.push(b'"');
+        for (name, field) in value["metadata"].as_object().into_iter().flatten() {
+            json.push(b',');
+            json.extend_from_slice(&write(&Value::String(name.clone())));
+            json.push(b':');
+            json.extend_from_slice(&write(field));
+        }
+        json.push(b'}');
+        for (name, field) in value.as_object().into_iter().flatten() {
+            if !matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
+                json.push(b',');
+                json.extend_from_slice(&write(&Value::String(name.clone())));
+                json.push(b':');
+                json.extend_from_slice(&write(field));
+            }
+        }
+        json.push(b'}');
+        Draft { key: key_of(kind, &value), meta: Meta::read(kind, &value), json, splice }
+    }
+    /// A draft of a typed object.
+    pub fn of<K: k8s_openapi::Resource + Serialize>(typed: &K) -> Self {
+        Draft::new(kind_of::<K>(), serde_json::to_value(typed).expect("a typed object can be written"))
+    }
+    /// The object that this draft becomes at a revision.
+    pub fn seal(self, revision: Revision) -> Object {
+        let digits = revision.to_string();
+        let mut json = Vec::with_capacity(self.json.len() + digits.len());
+        json.extend_from_slice(&self.json[..self.splice]);
+        json.extend_from_slice(digits.as_bytes());
+        json.extend_from_slice(&self.json[self.splice..]);
+        Object { key: self.key, revision, meta: self.meta, json: json.into(), typed: OnceLock::new() }
+    }
+    /// The draft as a JSON tree (with an empty `resourceVersion`).
+    pub fn value(&self) -> Value {
+        serde_json::from_slice(&self.json).expect("we wrote it")
+    }
+}

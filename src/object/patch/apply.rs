@@ -1,0 +1,221 @@
+//! Server-side apply: a manager says what it wants, owns those fields, and loses what it no longer mentions.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::fields::{self, Fields, View, partner, same_element, step_to, under, view};
+use super::managed::{self, Manager, Operation};
+use super::strategic::order;
+use crate::object::schema::{self, Field, Form, Type};
+use crate::object::{Kind, admit};
+
+/// Fields that somebody else owns and wants otherwise. The API answers 409 Conflict, with one `FieldManagerConflict` per entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflicts {
+    /// One for each manager and field, in their order.
+    pub fields: Vec<FieldConflict>,
+}
+
+/// One field and its owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldConflict {
+    /// The path as Kubernetes writes it: `.spec.template.spec.containers[name="web"].image`.
+    pub field: String,
+    /// Who owns it; with the version for one that did not apply: `conflict with "kubectl-scale" using apps/v1`.
+    pub message: String,
+}
+
+/// `Apply failed with 1 conflict: conflict with "x" using apps/v1: .spec.replicas`.
+impl fmt::Display for Conflicts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.fields.as_slice() {
+            [one] => write!(f, "Apply failed with 1 conflict: {}: {}", one.message, one.field),
+            many => {
+                write!(f, "Apply failed with {} conflicts: ", many.len())?;
+                let mut last = None;
+                for conflict in many {
+                    if last != Some(&conflict.message) {
+                        let heading = conflict.message.replacen("conflict", "conflicts", 1);
+                        write!(f, "{}{heading}:", if last.is_some() { "\n" } else { "" })?;
+                        last = Some(&conflict.message);
+                    }
+                    write!(f, "\n- {}", conflict.field)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl std::error::Error for Conflicts {}
+
+/// What an object becomes when `manager` applies `config` to it; with `force` it takes over what others own. `live: None` creates.
+///
+/// The result carries the new `managedFields`; applying the same again gives the same. A `managedFields` in `config` is not looked at.
+/// Defaults and validation come afterwards, in `admit`. The status is not applied: that is another door.
+pub fn apply(
+    kind: &'static Kind,
+    live: Option<&Value>,
+    config: &Value,
+    manager: &str,
+    force: bool,
+    now: Timestamp,
+) -> Result<Value, Conflicts> {
+    let root = Some(schema::of(kind));
+    let mut config = config.clone();
+    admit::canonical(kind, &mut config);
+    if let Some(fields) = config.as_object_mut().filter(|_| kind.has("status")) {
+        fields.remove("status");
+    }
+    if let Some(meta) = config.get_mut("metadata").and_then(Value::as_object_mut) {
+        meta.remove("managedFields");
+        meta.remove("resourceVersion");
+        meta.remove("uid");
+    }
+    let mut applier = Manager::new(kind, manager, Operation::Apply, None, now);
+    applier.fields = managed::ownable(kind, fields::all(root, None, &config), None);
+    let Some(live) = live else {
+        managed::write(&mut config, vec![applier]);
+        return Ok(config);
+    };
+
+    let mut others = managed::of_live(kind, live);
+    let before = others.iter().position(|known| known.is(&applier)).map(|place| others.remove(place));
+    let mut result = live.clone();
+    merge(root, None, &config, &mut result);
+    if let Some(before) = &before {
+        let mut kept = applier.fields.clone();
+        others.iter().for_each(|other| kept.add(&other.fields));
+        prune(root, &before.fields, &kept, &mut result);
+    }
+
+    let difference = fields::compare(root, None, live, &result);
+    let mut conflicts = Vec::new();
+    for other in &others {
+        let message = format!("conflict with {}", other.show());
+        let contested = other.fields.common(&difference.changed);
+        conflicts.extend(contested.paths().into_iter().map(|field| FieldConflict { field, message: message.clone() }));
+    }
+    if !force && !conflicts.is_empty() {
+        conflicts.sort_by(|a, b| (&a.message, &a.field).cmp(&(&b.message, &b.field)));
+        return Err(Conflicts { fields: conflicts });
+    }
+    for other in &mut others {
+        other.fields.subtract(&difference.changed);
+        other.fields.subtract(&difference.gone);
+    }
+    if let Some(before) = before
+        && before.fields == applier.fields
+        && difference.changed.is_empty()
+        && difference.gone.is_empty()
+    {
+        // Nothing new was said: the time of the last word stays.
+        applier.time = before.time;
+        applier.api_version = before.api_version;
+    }
+    others.push(applier);
+    managed::write(&mut result, others);
+    Ok(result)
+}
+
+/// Sets what is wanted and leaves the rest.
+fn merge(of: Option<Type>, field: Option<&'static Field>, wanted: &Value, live: &mut Value) {
+    match (view(of, field, wanted), &mut *live) {
+        (View::Object(wanted), Value::Object(live)) => {
+            for (name, value) in wanted {
+                let (of, field) = under(of, name);
+                match live.get_mut(name) {
+                    Some(there) => merge(of, field, value, there),
+                    None => drop(live.insert(name.clone(), value.clone())),
+                }
+            }
+        }
+        (View::List(wanted, kind, of), Value::Array(live)) => {
+            let before = std::mem::take(live);
+            let mut items = before.clone();
+            let mut taken = Vec::new();
+            for element in wanted {
+                match partner(kind, &before, &mut taken, element) {
+                    Some(place) => merge(of, None, element, &mut items[place]),
+                    None => items.push(element.clone()),
+                }
+            }
+            *live = order(items, wanted, &before, |a, b| same_element(kind, a, b));
+        }
+        _ => *live = wanted.clone(),
+    }
+}
+
+/// Takes out what the manager owned before and nobody wants now.
+///
+/// A structure of which nobody keeps a field goes with the defaults in it. A map keeps the entries that nobody was recorded for.
+fn prune(of: Option<Type>, owned: &Fields, kept: &Fields, live: &mut Value) {
+    let is_map = matches!(of.map(Type::form), Some(Form::Map(_)));
+    match live {
+        Value::Object(entries) => prune_entries(of, is_map, owned, kept, entries),
+        Value::Array(items) => {
+            let item_type = match of.map(Type::form) {
+                Some(Form::List(item)) => Some(*item),
+                _ => None,
+            };
+            let steps: Vec<(String, &Fields)> = owned.below.iter().map(|(step, rest)| (step.clone(), rest)).collect();
+            let nothing = Fields::default();
+            let mut place = 0;
+            items.retain_mut(|item| {
+                let found = steps.iter().find(|(step, _)| names_element(step, place, item));
+                place += 1;
+                let Some((step, rest)) = found else { return true };
+                match kept.below.get(step) {
+                    None if rest.own => false,
+                    keep => {
+                        prune(item_type, rest, keep.unwrap_or(&nothing), item);
+                        true
+                    }
+                }
+            });
+        }
+        _ => {}
+    }
+}
+
+fn prune_entries(of: Option<Type>, is_map: bool, owned: &Fields, kept: &Fields, entries: &mut Map<String, Value>) {
+    let nothing = Fields::default();
+    for (step, rest) in &owned.below {
+        let Some(name) = step.strip_prefix("f:") else { continue };
+        let Some(there) = entries.get_mut(name) else { continue };
+        let (below, field) = under(of, name);
+        let keep = kept.below.get(step);
+        let leaf = matches!(view(below, field, there), View::Leaf);
+        let map = matches!(below.map(Type::form), Some(Form::Map(_)));
+        match keep {
+            None if leaf || !(map || is_map) => drop(entries.remove(name)),
+            keep => {
+                if leaf {
+                    continue;
+                }
+                prune(below, rest, keep.unwrap_or(&nothing), there);
+                if keep.is_none() && (there == &json!({}) || there == &json!([])) {
+                    entries.remove(name);
+                }
+            }
+        }
+    }
+}
+
+/// Whether a step of a set leads to this element of a list.
+fn names_element(step: &str, place: usize, item: &Value) -> bool {
+    match step.split_once(':') {
+        Some(("v", value)) => serde_json::from_str::<Value>(value).is_ok_and(|value| value == *item),
+        Some(("k", keys)) => {
+            let Ok(keys) = serde_json::from_str::<Map<String, Value>>(keys) else { return false };
+            keys.iter().all(|(key, value)| fields::key_value(item, key).as_ref() == Some(value))
+        }
+        Some(("i", index)) => index == place.to_string(),
+        _ => step == step_to(schema::ListKind::Atomic, place, item),
+    }
+}
+
+#[cfg(test)]
+mod tests;

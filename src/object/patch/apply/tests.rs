@@ -1,0 +1,200 @@
+//! Tables of managers.
+
+use expect_test::{Expect, expect};
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::object::KINDS;
+use crate::object::patch::managed::track;
+
+fn kind(name: &str) -> &'static Kind {
+    KINDS.iter().find(|k| k.kind == name).unwrap()
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).unwrap()
+}
+
+fn deployment(spec: Value) -> Value {
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "shop"}, "spec": spec})
+}
+
+fn containers(containers: Value) -> Value {
+    json!({"template": {"spec": {"containers": containers}}})
+}
+
+/// Who owns what, one line each.
+fn owners(object: &Value) -> String {
+    let line = |m: Manager| {
+        format!(
+            "{} {:?}{}: {}\n",
+            m.name,
+            m.operation,
+            if m.subresource.is_empty() { "" } else { " status" },
+            m.fields.paths().join(" ")
+        )
+    };
+    managed::read(object).into_iter().map(line).collect()
+}
+
+fn check(object: &Value, expected: Expect) {
+    expected.assert_eq(&owners(object));
+}
+
+fn applied(live: Option<&Value>, config: Value, manager: &str, second: i64) -> Value {
+    apply(kind("Deployment"), live, &config, manager, false, at(second)).unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn a_manager_owns_what_it_mentions() {
+    let mut config =
+        deployment(containers(json!([{"name": "a", "image": "a:1", "ports": [{"containerPort": 80}], "args": ["x", "y"]}])));
+    config["metadata"]["labels"] = json!({"app": "web"});
+    config["metadata"]["finalizers"] = json!(["x/y"]);
+    let object = applied(None, config, "me", 0);
+    check(
+        &object,
+        expect![[r#"
+        me Apply: .metadata.finalizers[="x/y"] .metadata.labels.app .spec.template.spec.containers[name="a"] .spec.template.spec.containers[name="a"].args .spec.template.spec.containers[name="a"].image .spec.template.spec.containers[name="a"].name .spec.template.spec.containers[name="a"].ports[containerPort=80,protocol="TCP"] .spec.template.spec.containers[name="a"].ports[containerPort=80,protocol="TCP"].containerPort
+    "#]],
+    );
+    assert_eq!(
+        object["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:template"]["f:spec"]["f:containers"]["k:{\"name\":\"a\"}"]
+            ["f:image"],
+        json!({})
+    );
+    let entry = &object["metadata"]["managedFields"][0];
+    assert_eq!(
+        (&entry["manager"], &entry["operation"], &entry["apiVersion"], &entry["fieldsType"]),
+        (&json!("me"), &json!("Apply"), &json!("apps/v1"), &json!("FieldsV1"))
+    );
+}
+
+#[test]
+fn what_a_manager_no_longer_mentions_goes() {
+    let probe = json!({"httpGet": {"port": 80}});
+    let first = containers(json!([
+        {"name": "a", "image": "a:1", "livenessProbe": probe, "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]},
+        {"name": "b", "image": "b:1"},
+    ]));
+    let mut object = applied(None, deployment(first), "me", 0);
+    admit::prepare(kind("Deployment"), &mut object);
+    object["spec"]["template"]["spec"]["containers"][0]["env"].as_array_mut().unwrap().push(json!({"name": "Z", "value": "3"}));
+    let second = containers(json!([{"name": "a", "image": "a:2", "env": [{"name": "Y", "value": "2"}]}]));
+    let object = applied(Some(&object), deployment(second), "me", 1);
+    let containers = object["spec"]["template"]["spec"]["containers"].as_array().unwrap();
+    assert_eq!(containers.len(), 1);
+    assert_eq!(containers[0]["image"], "a:2");
+    assert_eq!(containers[0]["env"], json!([{"name": "Y", "value": "2"}, {"name": "Z", "value": "3"}]));
+    assert!(containers[0].get("livenessProbe").is_none(), "with its defaults");
+    assert_eq!(containers[0]["terminationMessagePolicy"], "File", "a default that nobody owned stays");
+}
+
+#[test]
+fn ap8_conflicts_change_nothing_and_force_takes_over() {
+    let object = applied(None, deployment(json!({"replicas": 2, "paused": false})), "git", 0);
+    let mut scaled = object.clone();
+    scaled["spec"]["replicas"] = 5.into();
+    track(kind("Deployment"), Some(&object), &mut scaled, "kubectl-scale", managed::Operation::Update, None, at(1));
+    check(
+        &scaled,
+        expect![[r#"
+        git Apply: .spec.paused
+        kubectl-scale Update: .spec.replicas
+    "#]],
+    );
+    let again = deployment(json!({"replicas": 2, "paused": false}));
+    let conflicts = apply(kind("Deployment"), Some(&scaled), &again, "git", false, at(2)).unwrap_err();
+    assert_eq!(
+        conflicts.to_string(),
+        "Apply failed with 1 conflict: conflict with \"kubectl-scale\" using apps/v1: .spec.replicas"
+    );
+    let forced = apply(kind("Deployment"), Some(&scaled), &again, "git", true, at(2)).unwrap();
+    assert_eq!(forced["spec"]["replicas"], 2);
+    assert!(owners(&forced).starts_with("git Apply: .spec.paused .spec.replicas\n"), "{}", owners(&forced));
+    // The same value is no conflict: both own it, and it stays until both let go.
+    let both = applied(Some(&forced), deployment(json!({"replicas": 2})), "other", 3);
+    let one_left = applied(Some(&both), deployment(json!({"paused": false})), "git", 4);
+    assert_eq!(one_left["spec"]["replicas"], 2);
+    let none_left = applied(Some(&one_left), deployment(json!({})), "other", 5);
+    assert!(none_left["spec"].get("replicas").is_none());
+}
+
+#[test]
+fn several_conflicts_are_grouped() {
+    let object = applied(None, deployment(json!({"replicas": 2, "paused": false})), "git", 0);
+    let conflicts =
+        apply(kind("Deployment"), Some(&object), &deployment(json!({"replicas": 3, "paused": true})), "me", false, at(1))
+            .unwrap_err();
+    assert_eq!(conflicts.to_string(), "Apply failed with 2 conflicts: conflicts with \"git\":\n- .spec.paused\n- .spec.replicas");
+}
+
+#[test]
+fn what_was_there_before_has_an_owner() {
+    let live = deployment(json!({"replicas": 2}));
+    let conflicts = apply(kind("Deployment"), Some(&live), &deployment(json!({"replicas": 3})), "me", false, at(1)).unwrap_err();
+    assert_eq!(conflicts.fields[0].message, "conflict with \"before-first-apply\" using apps/v1");
+}
+
+#[test]
+fn a_status_has_its_own_owner() {
+    let mut object = applied(None, deployment(json!({"replicas": 2})), "git", 0);
+    admit::prepare(kind("Deployment"), &mut object);
+    let mut with_status = object.clone();
+    with_status["status"] = json!({"replicas": 2, "conditions": [{"type": "Available", "status": "True"}]});
+    track(kind("Deployment"), Some(&object), &mut with_status, "controller", managed::Operation::Update, Some("status"), at(1));
+    check(
+        &with_status,
+        expect![[r#"
+        git Apply: .spec.replicas
+        controller Update status: .status.conditions[type="Available"] .status.conditions[type="Available"].status .status.conditions[type="Available"].type .status.replicas
+    "#]],
+    );
+    let before = with_status.clone();
+    track(kind("Deployment"), Some(&before), &mut with_status, "controller", managed::Operation::Update, Some("status"), at(9));
+    assert_eq!(with_status, before, "nothing changed, not even the time");
+}
+
+#[test]
+fn deletions_take_ownership_along() {
+    let live = applied(None, deployment(containers(json!([{"name": "a", "image": "a"}, {"name": "b", "image": "b"}]))), "git", 0);
+    let mut new = live.clone();
+    new["spec"]["template"]["spec"]["containers"].as_array_mut().unwrap().remove(1);
+    track(kind("Deployment"), Some(&live), &mut new, "kubectl-edit", managed::Operation::Update, None, at(1));
+    assert!(!owners(&new).contains("name=\"b\""), "{}", owners(&new));
+    new["metadata"]["managedFields"] = json!([{}]);
+    let before = new.clone();
+    track(kind("Deployment"), Some(&before), &mut new, "kubectl", managed::Operation::Update, None, at(2));
+    assert!(new["metadata"].get("managedFields").is_none());
+}
+
+fn map() -> impl Strategy<Value = Value> {
+    proptest::collection::btree_map("[a-d]", "[xyz]", 0..4).prop_map(
+        |data| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "labels": data}, "data": data}),
+    )
+}
+
+proptest! {
+    #[test]
+    fn ap8_applying_twice_is_once(configs in proptest::collection::vec((map(), 0..3usize), 1..8)) {
+        let k = kind("ConfigMap");
+        let mut live: Option<Value> = None;
+        for (i, (config, who)) in configs.iter().enumerate() {
+            let manager = ["a", "b", "c"][*who];
+            let once = apply(k, live.as_ref(), config, manager, true, at(i as i64)).unwrap();
+            let twice = apply(k, Some(&once), config, manager, false, at(99)).unwrap();
+            prop_assert_eq!(&once, &twice);
+            for (key, value) in config["data"].as_object().unwrap() {
+                prop_assert_eq!(&once["data"][key], value);
+            }
+            live = Some(once);
+        }
+    }
+
+    #[test]
+    fn sets_of_fields_read_back(config in map()) {
+        let set = fields::all(Some(schema::of(kind("ConfigMap"))), None, &config);
+        prop_assert_eq!(Fields::read(&set.write()), set);
+    }
+}

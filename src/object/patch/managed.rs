@@ -1,0 +1,212 @@
+//! Who owns which field: `metadata.managedFields`.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::SERVER_SETS;
+use super::fields::{self, Fields};
+use crate::object::{Kind, admit, schema};
+
+/// How a manager came to own fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// It applied.
+    Apply,
+    /// It created, replaced or patched.
+    Update,
+}
+
+impl Operation {
+    fn word(self) -> &'static str {
+        match self {
+            Operation::Apply => "Apply",
+            Operation::Update => "Update",
+        }
+    }
+}
+
+/// The manager of what was there before anybody was recorded.
+const BEFORE: &str = "before-first-apply";
+
+/// One entry of `managedFields`.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Manager {
+    pub(super) operation: Operation,
+    pub(super) name: String,
+    pub(super) subresource: String,
+    pub(super) api_version: String,
+    pub(super) time: String,
+    pub(super) fields: Fields,
+}
+
+impl Manager {
+    pub(super) fn new(kind: &Kind, name: &str, operation: Operation, subresource: Option<&str>, now: Timestamp) -> Manager {
+        Manager {
+            operation,
+            name: name.to_owned(),
+            subresource: subresource.unwrap_or_default().to_owned(),
+            api_version: kind.api_version(),
+            time: now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            fields: Fields::default(),
+        }
+    }
+    pub(super) fn is(&self, other: &Manager) -> bool {
+        (self.operation, &self.name, &self.subresource) == (other.operation, &other.name, &other.subresource)
+    }
+    /// As Kubernetes names it in conflicts.
+    pub(super) fn show(&self) -> String {
+        let mut text = format!("{:?}", self.name);
+        if !self.subresource.is_empty() {
+            text += &format!(" with subresource {:?}", self.subresource);
+        }
+        if self.operation == Operation::Update {
+            text += &format!(" using {}", self.api_version);
+        }
+        text
+    }
+}
+
+/// The recorded managers of an object.
+pub(super) fn read(object: &Value) -> Vec<Manager> {
+    let entries = object["metadata"]["managedFields"].as_array().into_iter().flatten();
+    let text = |entry: &Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+    entries
+        .filter(|entry| !text(entry, "manager").is_empty())
+        .map(|entry| Manager {
+            operation: if entry["operation"] == "Apply" { Operation::Apply } else { Operation::Update },
+            name: text(entry, "manager"),
+            subresource: text(entry, "subresource"),
+            api_version: text(entry, "apiVersion"),
+            time: text(entry, "time"),
+            fields: Fields::read(&entry["fieldsV1"]),
+        })
+        .collect()
+}
+
+/// Records the managers in an object, in Kubernetes' order; who owns nothing any more is forgotten.
+pub(super) fn write(object: &mut Value, mut managers: Vec<Manager>) {
+    managers.retain(|manager| !manager.fields.is_empty());
+    managers
+        .sort_by(|a, b| (a.operation, &a.time, &a.name, &a.subresource).cmp(&(b.operation, &b.time, &b.name, &b.subresource)));
+    let entries: Vec<Value> = managers
+        .iter()
+        .map(|manager| {
+            let mut entry = json!({
+                "manager": manager.name,
+                "operation": manager.operation.word(),
+                "apiVersion": manager.api_version,
+                "time": manager.time,
+                "fieldsType": "FieldsV1",
+                "fieldsV1": manager.fields.write(),
+            });
+            if !manager.subresource.is_empty() {
+                entry["subresource"] = manager.subresource.clone().into();
+            }
+            entry
+        })
+        .collect();
+    let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    if entries.is_empty() {
+        meta.remove("managedFields");
+    } else {
+        meta.insert("managedFields".to_owned(), entries.into());
+    }
+}
+
+/// The part of a set that a write through this door can own: not the identity, and either the status or everything else.
+pub(super) fn ownable(kind: &Kind, mut fields: Fields, subresource: Option<&str>) -> Fields {
+    for identity in ["f:apiVersion", "f:kind"] {
+        fields.below.remove(identity);
+    }
+    if let Some(meta) = fields.below.get_mut("f:metadata") {
+        for server_sets in ["name", "namespace"].iter().chain(SERVER_SETS) {
+            meta.below.remove(&format!("f:{server_sets}"));
+        }
+        meta.own = false;
+        if meta.below.is_empty() {
+            fields.below.remove("f:metadata");
+        }
+    }
+    match subresource {
+        Some("status") => fields.below.retain(|step, _| step == "f:status"),
+        _ if kind.has("status") => drop(fields.below.remove("f:status")),
+        _ => {}
+    }
+    fields.own = false;
+    fields
+}
+
+/// The managers of a live object. One that nobody was ever recorded for belongs to who was there before.
+pub(super) fn of_live(kind: &'static Kind, live: &Value) -> Vec<Manager> {
+    let managers = read(live);
+    if !managers.is_empty() {
+        return managers;
+    }
+    let mut before = Manager::new(kind, BEFORE, Operation::Update, None, Timestamp::UNIX_EPOCH);
+    if let Some(created) = live["metadata"]["creationTimestamp"].as_str() {
+        before.time = created.to_owned();
+    }
+    before.fields = ownable(kind, fields::all(Some(schema::of(kind)), None, live), None);
+    vec![before]
+}
+
+/// Records that `manager` made `new` out of `old`: what it added or changed is now its own, what is gone is nobody's.
+///
+/// Fills in the defaults of `new` first (as admission does anyway), because a default that came with a write belongs to its writer.
+/// An explicit empty `managedFields` in `new` forgets everything that was recorded.
+pub fn track(
+    kind: &'static Kind,
+    old: Option<&Value>,
+    new: &mut Value,
+    manager: &str,
+    operation: Operation,
+    subresource: Option<&str>,
+    now: Timestamp,
+) {
+    admit::prepare(kind, new);
+    let subresource = subresource.filter(|s| !s.is_empty());
+    let sent = new["metadata"]["managedFields"].as_array();
+    let forget = sent.is_some_and(|list| list.iter().all(|entry| entry.as_object().is_some_and(serde_json::Map::is_empty)));
+    // Who sends a record of its own means it: this is how kubectl hands fields from client-side to server-side apply.
+    let own = sent.is_some_and(|list| {
+        !list.is_empty()
+            && list.iter().all(|entry| entry["fieldsV1"].is_object() && entry["manager"].as_str().is_some_and(|m| !m.is_empty()))
+    });
+    let mut managers = match old {
+        _ if forget => Vec::new(),
+        Some(_) if own => read(new),
+        Some(old) => read(old),
+        None => Vec::new(),
+    };
+    if forget && old.is_some() {
+        return write(new, managers);
+    }
+    // An old version from before a default was known should not make this writer its owner.
+    let mut before = old.cloned().unwrap_or_else(|| json!({}));
+    if old.is_some() {
+        admit::prepare(kind, &mut before);
+    }
+    let difference = fields::compare(Some(schema::of(kind)), None, &before, new);
+    let changed = ownable(kind, difference.changed, subresource);
+    let gone = ownable(kind, difference.gone, subresource);
+    if changed.is_empty() && gone.is_empty() {
+        return write(new, managers);
+    }
+    for other in &mut managers {
+        other.fields.subtract(&changed);
+        other.fields.subtract(&gone);
+    }
+    if !changed.is_empty() {
+        let mut writer = Manager::new(kind, manager, operation, subresource, now);
+        writer.fields = changed;
+        match managers.iter_mut().find(|known| known.is(&writer)) {
+            Some(known) => {
+                known.fields.add(&writer.fields);
+                known.time = writer.time;
+                known.api_version = writer.api_version;
+            }
+            None => managers.push(writer),
+        }
+    }
+    write(new, managers);
+}

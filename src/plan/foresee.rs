@@ -1,0 +1,634 @@
+//! What a sync plan comes to: which pods start on which hosts, which stop, and how many serve meanwhile.
+//!
+//! A world in memory, moved by the very planners that the server's loops carry out ([`super::rollout`], [`super::schedule`]). In it every
+//! image exists, every pod becomes ready at once and stops at once, and nobody else changes anything. Reality is slower and may go
+//! wrong; where it goes right it goes the same way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::rollout::deployment::{self, Member};
+use super::rollout::{active, available, bounds, ready, replica_set, stamp};
+use super::schedule::{self, Cluster, Decision, Scheduler, Strategy};
+use crate::object::Key;
+
+/// Rounds after which it is given up: a rollout of the largest allowed Deployment, one pod at a time, takes fewer.
+const MOST_ROUNDS: usize = 20_000;
+/// Time is moved on to the next thing that happens, but no further than this: progress deadlines are not what is asked about.
+const LONGEST: SignedDuration = SignedDuration::from_hours(1);
+
+type Name = (String, String);
+
+/// What there is before.
+#[derive(Clone, Debug, Default)]
+pub struct Before {
+    /// Deployments.
+    pub deployments: Vec<Deployment>,
+    /// Replica sets.
+    pub sets: Vec<ReplicaSet>,
+    /// Pods that have not ended.
+    pub pods: Vec<Pod>,
+}
+
+/// What there is before, and what is done.
+pub struct Input<'a> {
+    /// The hosts.
+    pub nodes: &'a [Node],
+    /// What runs on them.
+    pub before: Before,
+    /// What is written, wave by wave.
+    pub waves: Vec<Vec<(Key, Value)>>,
+    /// What is deleted when all waves are healthy.
+    pub prune: Vec<Key>,
+    /// How hosts are chosen.
+    pub strategy: Strategy,
+    /// For [`Strategy::Random`].
+    pub seed: u64,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// What would happen.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Foreseen {
+    /// Pods that start, in order, and stay.
+    #[serde(rename = "placement")]
+    pub starts: Vec<Move>,
+    /// Pods that stop, in order, and were there before.
+    #[serde(rename = "leaving")]
+    pub stops: Vec<Move>,
+    /// Pods that find no host.
+    #[serde(rename = "unplaced")]
+    pub waiting: Vec<Waits>,
+    /// What happens to the pods of each workload that moves.
+    pub workloads: Vec<Extent>,
+}
+
+/// One pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Move {
+    /// `Deployment shop/web`.
+    pub workload: String,
+    /// The host.
+    pub node: String,
+    /// The pod's name, where it has one already.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub pod: String,
+}
+
+/// Pods without a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Waits {
+    /// `Deployment shop/web`.
+    pub workload: String,
+    /// How many.
+    pub pods: usize,
+    /// Why, in the scheduler's words.
+    pub why: String,
+}
+
+/// How many pods a workload has on the way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Extent {
+    /// `Deployment shop/web`.
+    pub workload: String,
+    /// How many are wanted in the end.
+    pub replicas: i32,
+    /// How many serve at the worst moment.
+    pub least_available: i32,
+    /// How many there are at the fullest moment.
+    pub most: i32,
+}
+
+/// What there would be once these objects have come to rest: a picture of before, where nobody can be asked for one.
+pub fn grown(input: &Input<'_>) -> Before {
+    let mut world = World::new(input);
+    // It all happened long enough ago for everything to count as available now.
+    world.now = input.now.checked_sub(LONGEST + LONGEST).unwrap_or(input.now);
+    for (key, value) in input.waves.iter().flatten() {
+        world.write(key, value);
+    }
+    world.settle();
+    Before {
+        deployments: world.deployments.into_values().collect(),
+        sets: world.sets.into_values().collect(),
+        pods: world.pods.into_values().collect(),
+    }
+}
+
+/// Looks ahead.
+pub fn foresee(input: Input<'_>) -> Foreseen {
+    let mut world = World::new(&input);
+    let before: BTreeMap<Name, Move> =
+        world.pods.iter().filter_map(|(name, pod)| Some((name.clone(), world.placed(pod)?))).collect();
+    for wave in &input.waves {
+        for (key, value) in wave {
+            world.write(key, value);
+        }
+        world.settle();
+        if !world.waiting.is_empty() {
+            break; // the next wave waits until this one is healthy
+        }
+    }
+    if world.waiting.is_empty() && !input.prune.is_empty() {
+        for key in &input.prune {
+            world.delete(key);
+        }
+        world.settle();
+    }
+    let mut starts: Vec<Move> = Vec::new();
+    for name in &world.started {
+        if let Some(pod) = world.pods.get(name)
+            && let Some(moved) = world.placed(pod)
+        {
+            let named = pod.metadata.owner_references.as_ref().is_none_or(Vec::is_empty);
+            starts.push(Move { pod: if named { moved.pod } else { String::new() }, ..moved });
+        }
+    }
+    let stops = world.stopped.iter().filter_map(|name| before.get(name).cloned()).collect();
+    let mut waiting: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for (name, why) in &world.waiting {
+        if let Some(pod) = world.pods.get(name) {
+            *waiting.entry((world.workload(pod), why.clone())).or_default() += 1;
+        }
+    }
+    let waiting = waiting.into_iter().map(|((workload, why), pods)| Waits { workload, pods, why }).collect();
+    let workloads = world.extents.values().filter(|e| e.moved).map(|e| e.extent.clone()).collect();
+    Foreseen { starts, stops, waiting, workloads }
+}
+
+struct Watched {
+    extent: Extent,
+    moved: bool,
+}
+
+struct World {
+    now: Timestamp,
+    deployments: BTreeMap<Name, Deployment>,
+    sets: BTreeMap<Name, ReplicaSet>,
+    pods: BTreeMap<Name, Pod>,
+    cluster: Cluster,
+    scheduler: Scheduler,
+    /// What may have something to do.
+    touched: BTreeSet<Name>,
+    touched_sets: BTreeSet<Name>,
+    unplaced: BTreeSet<Name>,
+    /// Pods that have a host and are not ready yet.
+    starting: BTreeSet<Name>,
+    /// Pods that were asked to go and have not stopped yet.
+    leaving: BTreeSet<Name>,
+    waiting: BTreeMap<Name, String>,
+    started: Vec<Name>,
+    stopped: Vec<Name>,
+    extents: BTreeMap<Name, Watched>,
+    numbers: u64,
+}
+
+fn name_of(meta: &ObjectMeta) -> Name {
+    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+}
+
+fn by_name<T>(list: Vec<T>, meta: impl Fn(&T) -> &ObjectMeta) -> BTreeMap<Name, T> {
+    list.into_iter().map(|item| (name_of(meta(&item)), item)).collect()
+}
+
+fn read<T: DeserializeOwned>(value: &Value) -> Option<T> {
+    serde_json::from_value(value.clone()).ok()
+}
+
+impl World {
+    fn new(input: &Input<'_>) -> World {
+        let mut cluster = Cluster::new();
+        input.nodes.iter().for_each(|node| cluster.set_node(node));
+        let pods: BTreeMap<Name, Pod> = by_name(input.before.pods.clone(), |p| &p.metadata);
+        pods.values().for_each(|pod| cluster.set_pod(pod));
+        let unplaced = pods.iter().filter(|(_, p)| schedule::awaits_node(p)).map(|(n, _)| n.clone()).collect();
+        // Those that go already take their places until they are gone; those that come will be there.
+        let leaving = pods.iter().filter(|(_, p)| p.metadata.deletion_timestamp.is_some()).map(|(n, _)| n.clone()).collect();
+        let bound = |p: &Pod| p.spec.as_ref().is_some_and(|s| s.node_name.as_deref().is_some_and(|n| !n.is_empty()));
+        let starting = pods.iter().filter(|(_, p)| active(p) && bound(p) && !ready(p)).map(|(n, _)| n.clone()).collect();
+        World {
+            now: input.now,
+            deployments: by_name(input.before.deployments.clone(), |d| &d.metadata),
+            sets: by_name(input.before.sets.clone(), |s| &s.metadata),
+            pods,
+            cluster,
+            scheduler: Scheduler::new(input.strategy, input.seed),
+            touched: BTreeSet::new(),
+            touched_sets: BTreeSet::new(),
+            unplaced,
+            starting,
+            leaving,
+            waiting: BTreeMap::new(),
+            started: Vec::new(),
+            stopped: Vec::new(),
+            extents: BTreeMap::new(),
+            // Names and uids go on after those that an earlier look made up.
+            numbers: input.before.pods.len() as u64 * 1000,
+        }
+    }
+
+    /// Names the thing that a person wrote and that this pod comes from.
+    fn workload(&self, pod: &Pod) -> String {
+        let (namespace, name) = name_of(&pod.metadata);
+        let controller = |meta: &ObjectMeta| meta.owner_references.iter().flatten().find(|o| o.controller == Some(true)).cloned();
+        let Some(owner) = controller(&pod.metadata) else { return format!("Pod {namespace}/{name}") };
+        let set = self.sets.get(&(namespace.clone(), owner.name.clone()));
+        match set.and_then(|s| controller(&s.metadata)) {
+            Some(above) => format!("{} {namespace}/{}", above.kind, above.name),
+            None => format!("{} {namespace}/{}", owner.kind, owner.name),
+        }
+    }
+
+    fn placed(&self, pod: &Pod) -> Option<Move> {
+        let node = pod.spec.as_ref()?.node_name.clone().filter(|n| !n.is_empty())?;
+        Some(Move { workload: self.workload(pod), node, pod: pod.metadata.name.clone().unwrap_or_default() })
+    }
+
+    /// A uid that nothing else has.
+    fn uid(&mut self) -> String {
+        self.numbers += 1;
+        format!("foreseen-{}", self.numbers)
+    }
+
+    fn made(&mut self, meta: &mut ObjectMeta, before: Option<&ObjectMeta>) {
+        meta.uid = before.and_then(|b| b.uid.clone()).or_else(|| Some(self.uid()));
+        meta.creation_timestamp = before.and_then(|b| b.creation_timestamp.clone()).or_else(|| Some(stamp(self.now)));
+        meta.generation = Some(before.and_then(|b| b.generation).unwrap_or(0) + 1);
+    }
+
+    fn write(&mut self, key: &Key, value: &Value) {
+        let name: Name = (key.namespace.to_string(), key.name.to_string());
+        match (key.kind.group, key.kind.kind) {
+            ("apps", "Deployment") => {
+                let Some(mut new) = read::<Deployment>(value) else { return };
+                let before = self.deployments.get(&name).cloned();
+                self.made(&mut new.metadata, before.as_ref().map(|b| &b.metadata));
+                new.status = before.and_then(|b| b.status);
+                self.deployments.insert(name.clone(), new);
+                self.watch(&name);
+                self.touched.insert(name);
+            }
+            ("apps", "ReplicaSet") => {
+                let Some(mut new) = read::<ReplicaSet>(value) else { return };
+                let before = self.sets.get(&name).cloned();
+                self.made(&mut new.metadata, before.as_ref().map(|b| &b.metadata));
+                new.status = before.and_then(|b| b.status);
+                self.sets.insert(name.clone(), new);
+                self.touched_sets.insert(name);
+            }
+            ("", "Pod") if !self.pods.contains_key(&name) => {
+                let Some(mut new) = read::<Pod>(value) else { return };
+                self.made(&mut new.metadata, None);
+                self.add(new);
+            }
+            _ => {}
+        }
+    }
+
+    fn delete(&mut self, key: &Key) {
+        let name: Name = (key.namespace.to_string(), key.name.to_string());
+        match (key.kind.group, key.kind.kind) {
+            ("", "Namespace") => {
+                let inside = |n: &Name| n.0 == *key.name;
+                self.deployments.retain(|n, _| !inside(n));
+                self.sets.retain(|n, _| !inside(n));
+                let pods: Vec<Name> = self.pods.keys().filter(|n| inside(n)).cloned().collect();
+                pods.iter().for_each(|n| self.remove(n));
+            }
+            ("apps", "Deployment") => {
+                self.watch(&name);
+                if let Some(gone) = self.deployments.remove(&name) {
+                    let sets: Vec<Name> = self.sets_of(&gone).map(|(n, _)| n.clone()).collect();
+                    sets.iter().for_each(|set| self.drop_set(set));
+                }
+                if let Some(watched) = self.extents.get_mut(&name) {
+                    (watched.moved, watched.extent.replicas, watched.extent.least_available) = (true, 0, 0);
+                }
+            }
+            ("apps", "ReplicaSet") => self.drop_set(&name),
+            ("", "Pod") => self.remove(&name),
+            _ => {}
+        }
+    }
+
+    fn drop_set(&mut self, name: &Name) {
+        let Some(set) = self.sets.get(name) else { return };
+        let pods: Vec<Name> = self.pods_of(set).map(|(n, _)| n.clone()).collect();
+        pods.iter().for_each(|pod| self.remove(pod));
+        self.sets.remove(name);
+    }
+
+    fn sets_of<'w>(&'w self, deployment: &Deployment) -> impl Iterator<Item = (&'w Name, &'w ReplicaSet)> + use<'w> {
+        let uid = deployment.metadata.uid.clone();
+        self.sets.iter().filter(move |(_, s)| owned_by(&s.metadata, uid.as_deref()))
+    }
+
+    fn pods_of<'w>(&'w self, set: &ReplicaSet) -> impl Iterator<Item = (&'w Name, &'w Pod)> + use<'w> {
+        let uid = set.metadata.uid.clone();
+        self.pods.iter().filter(move |(_, p)| owned_by(&p.metadata, uid.as_deref()))
+    }
+
+    fn add(&mut self, pod: Pod) {
+        let name = name_of(&pod.metadata);
+        self.started.push(name.clone());
+        self.unplaced.insert(name.clone());
+        self.pods.insert(name, pod);
+    }
+
+    /// Asks a pod to go. It keeps its place until it has stopped, which takes a moment: who is placed meanwhile is placed beside it.
+    fn remove(&mut self, name: &Name) {
+        let Some(pod) = self.pods.get_mut(name).filter(|p| p.metadata.deletion_timestamp.is_none()) else { return };
+        pod.metadata.deletion_timestamp = Some(stamp(self.now));
+        self.cluster.set_pod(pod);
+        self.leaving.insert(name.clone());
+        self.starting.remove(name);
+        self.unplaced.remove(name);
+        self.waiting.remove(name);
+        match self.started.iter().position(|s| s == name) {
+            Some(at) => drop(self.started.remove(at)),
+            None => self.stopped.push(name.clone()),
+        }
+    }
+
+    /// Counts a Deployment's pods from now on.
+    fn watch(&mut self, name: &Name) {
+        let Some(deployment) = self.deployments.get(name) else { return };
+        let min_ready = deployment.spec.min_ready_seconds.unwrap_or(0);
+        let pods: Vec<&Pod> =
+            self.sets_of(deployment).flat_map(|(_, s)| self.pods_of(s).map(|(_, p)| p)).filter(|p| active(p)).collect();
+        let most = pods.len() as i32;
+        let least = pods.iter().filter(|p| available(p, min_ready, self.now)).count() as i32;
+        let replicas = bounds(deployment).replicas;
+        let workload = format!("Deployment {}/{}", name.0, name.1);
+        let known = self
+            .extents
+            .entry(name.clone())
+            .or_insert_with(|| Watched { extent: Extent { workload, replicas, least_available: least, most }, moved: false });
+        let extent = &mut known.extent;
+        (extent.replicas, extent.least_available, extent.most) =
+            (replicas, extent.least_available.min(least), extent.most.max(most));
+    }
+
+    /// Lets everything that was touched come to rest.
+    fn settle(&mut self) {
+        let deadline = self.now.checked_add(LONGEST).unwrap_or(self.now);
+        for _ in 0..MOST_ROUNDS {
+            let mut again: Vec<Timestamp> = Vec::new();
+            let mut busy = false;
+            // Loops are faster than containers: all that can be decided is, then what stops has stopped, then what starts is ready.
+            for name in self.touched.clone() {
+                busy |= self.deployment(&name, &mut again);
+            }
+            for name in self.touched_sets.clone() {
+                busy |= self.set(&name, &mut again);
+            }
+            busy |= self.place();
+            for name in self.touched.clone() {
+                self.watch(&name);
+            }
+            if busy {
+                continue;
+            }
+            if !self.leaving.is_empty() {
+                for name in std::mem::take(&mut self.leaving) {
+                    self.pods.remove(&name);
+                    self.cluster.remove_pod(&name);
+                }
+                continue;
+            }
+            if !self.starting.is_empty() {
+                let now = self.now;
+                for name in std::mem::take(&mut self.starting) {
+                    self.pods.entry(name).and_modify(|pod| become_ready(pod, now));
+                }
+                continue;
+            }
+            match again.into_iter().filter(|at| *at > self.now && *at <= deadline).min() {
+                Some(at) => self.now = at,
+                None => break,
+            }
+        }
+    }
+
+    fn deployment(&mut self, name: &Name, again: &mut Vec<Timestamp>) -> bool {
+        let Some(typed) = self.deployments.get(name).cloned() else { return false };
+        let owned: Vec<(Name, ReplicaSet)> = self.sets_of(&typed).map(|(n, s)| (n.clone(), s.clone())).collect();
+        let members = owned.iter().map(|(_, set)| Member { set, pods: self.pods_of(set).map(|(_, p)| p).collect() }).collect();
+        let taken = |set: &str| self.sets.contains_key(&(name.0.clone(), set.to_owned()));
+        let plan = deployment::plan(&deployment::Input { deployment: &typed, sets: members, taken: &taken, now: self.now });
+        again.extend(plan.again);
+        let busy = plan.create.is_some() || !plan.update.is_empty() || !plan.delete.is_empty();
+        if let Some(set) = plan.create {
+            let mut set = *set;
+            self.made(&mut set.metadata, None);
+            self.touched_sets.insert(name_of(&set.metadata));
+            self.sets.insert(name_of(&set.metadata), set);
+        }
+        for (index, set) in plan.update {
+            let at = &owned[index].0;
+            self.touched_sets.insert(at.clone());
+            let mut set = *set;
+            set.metadata.generation = Some(set.metadata.generation.unwrap_or(0) + 1);
+            self.sets.insert(at.clone(), set);
+        }
+        for index in plan.delete {
+            self.drop_set(&owned[index].0);
+        }
+        if let Some(stored) = self.deployments.get_mut(name) {
+            if let Some(annotations) = plan.annotations {
+                stored.metadata.annotations = Some(annotations);
+            }
+            if let Some(status) = plan.status {
+                stored.status = Some(status);
+            }
+        }
+        busy
+    }
+
+    fn set(&mut self, name: &Name, again: &mut Vec<Timestamp>) -> bool {
+        let Some(set) = self.sets.get(name).cloned() else { return false };
+        let mine: Vec<(Name, Pod)> = self.pods_of(&set).map(|(n, p)| (n.clone(), p.clone())).collect();
+        let above = set.metadata.owner_references.iter().flatten().find(|o| o.controller == Some(true));
+        let family = above.and_then(|o| self.deployments.values().find(|d| d.metadata.uid.as_ref() == Some(&o.uid)));
+        let relatives: Vec<&Pod> = match family {
+            Some(deployment) => self.sets_of(deployment).flat_map(|(_, s)| self.pods_of(s).map(|(_, p)| p)).collect(),
+            None => mine.iter().map(|(_, p)| p).collect(),
+        };
+        let mut crowds: BTreeMap<String, usize> = BTreeMap::new();
+        for node in relatives.iter().filter(|p| active(p)).filter_map(|p| p.spec.as_ref()?.node_name.clone()) {
+            *crowds.entry(node).or_default() += 1;
+        }
+        let spare = family.and_then(|d| deployment::spare(d, &relatives, self.now));
+        let input =
+            replica_set::Input { set: &set, pods: mine.iter().map(|(_, p)| p).collect(), crowds: &crowds, spare, now: self.now };
+        let plan = replica_set::plan(&input);
+        let status = replica_set::status(&input, &plan, plan.create, None);
+        again.extend(plan.again);
+        let busy = plan.create > 0 || !plan.delete.is_empty();
+        if busy && let Some(watched) = above.and_then(|o| self.extents.get_mut(&(name.0.clone(), o.name.clone()))) {
+            watched.moved = true;
+        }
+        for index in plan.delete {
+            self.remove(&mine[index].0);
+        }
+        for _ in 0..plan.create {
+            self.numbers += 1;
+            let mut pod = replica_set::pod(&set, &format!("{:05}", self.numbers));
+            self.made(&mut pod.metadata, None);
+            self.add(pod);
+        }
+        if let (Some(status), Some(stored)) = (status, self.sets.get_mut(name)) {
+            stored.status = Some(status);
+        }
+        busy
+    }
+
+    /// Gives pods their hosts.
+    fn place(&mut self) -> bool {
+        let mut line: Vec<Name> = self.unplaced.iter().cloned().collect();
+        line.sort_by_cached_key(|name| self.pods.get(name).map(schedule::order));
+        let mut busy = false;
+        for name in line {
+            let Some(pod) = self.pods.get_mut(&name) else { continue };
+            match self.scheduler.decide(&mut self.cluster, pod) {
+                Decision::Place(node) => {
+                    pod.spec.get_or_insert_default().node_name = Some(node.to_string());
+                    self.starting.insert(name.clone());
+                    self.unplaced.remove(&name);
+                    self.waiting.remove(&name);
+                    busy = true;
+                }
+                Decision::Wait(why) => {
+                    self.waiting.insert(name, why);
+                }
+            }
+        }
+        busy
+    }
+}
+
+fn owned_by(meta: &ObjectMeta, uid: Option<&str>) -> bool {
+    meta.owner_references.iter().flatten().any(|o| o.controller == Some(true) && Some(o.uid.as_str()) == uid)
+}
+
+fn become_ready(pod: &mut Pod, now: Timestamp) {
+    let ready = PodCondition {
+        type_: "Ready".to_owned(),
+        status: "True".to_owned(),
+        last_transition_time: Some(Time(now)),
+        ..PodCondition::default()
+    };
+    pod.status = Some(PodStatus { phase: Some("Running".to_owned()), conditions: Some(vec![ready]), ..PodStatus::default() });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::{Kind, admit};
+    use serde_json::json;
+
+    fn node(name: &str, cpu: &str) -> Node {
+        let amounts = json!({"cpu": cpu, "memory": "8Gi", "pods": "110"});
+        read(&json!({"metadata": {"name": name}, "status": {"allocatable": amounts, "conditions": [{"type": "Ready", "status": "True"}]}})).unwrap()
+    }
+
+    fn deployment(name: &str, replicas: i32, image: &str, cpu: &str, strategy: Value) -> (Key, Value) {
+        let kind = Kind::of("apps/v1", "Deployment").unwrap();
+        let mut value = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": "shop"},
+            "spec": {
+                "replicas": replicas, "selector": {"matchLabels": {"app": name}}, "strategy": strategy,
+                "template": {
+                    "metadata": {"labels": {"app": name}},
+                    "spec": {"containers": [{"name": "c", "image": image, "resources": {"requests": {"cpu": cpu}}}]},
+                },
+            },
+        });
+        admit::prepare(kind, &mut value);
+        (Key::new(kind, "shop", name), value)
+    }
+
+    fn world(nodes: &[Node], before: Vec<(Key, Value)>, waves: Vec<Vec<(Key, Value)>>, prune: Vec<Key>) -> String {
+        let now = "2026-01-01T00:00:00Z".parse().unwrap();
+        let input =
+            |before: Before, waves, prune| Input { nodes, before, waves, prune, strategy: Strategy::Spread, seed: 0, now };
+        let before = grown(&input(Before::default(), vec![before], vec![]));
+        shown(&foresee(input(before, waves, prune)))
+    }
+
+    fn shown(seen: &Foreseen) -> String {
+        let mut text = String::new();
+        let on = |moves: &[Move]| {
+            let mut sorted: Vec<String> = moves.iter().map(|m| format!("{} on {}", m.workload, m.node)).collect();
+            sorted.sort();
+            sorted.join("; ")
+        };
+        text += &format!("starts: {}\nstops: {}\n", on(&seen.starts), on(&seen.stops));
+        for wait in &seen.waiting {
+            text += &format!("{} of {} wait: {}\n", wait.pods, wait.workload, wait.why);
+        }
+        for e in &seen.workloads {
+            text += &format!(
+                "{}: {} wanted, at least {} serve, at most {} pods\n",
+                e.workload, e.replicas, e.least_available, e.most
+            );
+        }
+        text
+    }
+
+    #[test]
+    fn new_pods_spread_and_those_without_room_wait() {
+        let nodes = [node("a", "2"), node("b", "2")];
+        let web = deployment("web", 3, "web:1", "1", json!({}));
+        let big = deployment("big", 2, "big:1", "1500m", json!({}));
+        expect_test::expect![[r#"
+            starts: Deployment shop/big on a; Deployment shop/big on b
+            stops: 
+            3 of Deployment shop/web wait: 0/2 nodes are available: 2 Insufficient cpu.
+            Deployment shop/big: 2 wanted, at least 0 serve, at most 2 pods
+            Deployment shop/web: 3 wanted, at least 0 serve, at most 3 pods
+        "#]]
+        .assert_eq(&world(&nodes, vec![], vec![vec![web, big]], vec![]));
+    }
+
+    #[test]
+    fn an_update_keeps_serving_and_a_prune_stops() {
+        let nodes = [node("a", "8"), node("b", "8")];
+        let careful = json!({"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
+        let before = deployment("web", 3, "web:1", "1", careful.clone());
+        let old = deployment("old", 1, "old:1", "1", json!({}));
+        let gone = old.0.clone();
+        let after = deployment("web", 3, "web:2", "1", careful);
+        let text = world(&nodes, vec![before, old], vec![vec![after]], vec![gone]);
+        expect_test::expect![[r#"
+            starts: Deployment shop/web on a; Deployment shop/web on b; Deployment shop/web on b
+            stops: Deployment shop/old on a; Deployment shop/web on a; Deployment shop/web on b; Deployment shop/web on b
+            Deployment shop/old: 0 wanted, at least 0 serve, at most 1 pods
+            Deployment shop/web: 3 wanted, at least 3 serve, at most 4 pods
+        "#]]
+        .assert_eq(&text);
+    }
+
+    #[test]
+    fn recreate_stops_first() {
+        let nodes = [node("a", "1")];
+        let before = deployment("db", 1, "db:1", "1", json!({"type": "Recreate"}));
+        let after = deployment("db", 1, "db:2", "1", json!({"type": "Recreate"}));
+        expect_test::expect![[r#"
+            starts: Deployment shop/db on a
+            stops: Deployment shop/db on a
+            Deployment shop/db: 1 wanted, at least 0 serve, at most 1 pods
+        "#]]
+        .assert_eq(&world(&nodes, vec![before], vec![vec![after]], vec![]));
+    }
+}

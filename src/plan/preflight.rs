@@ -1,0 +1,421 @@
+//! What can be known before anything changes: is every object acceptable, does what it refers to exist, can its pods run anywhere.
+//!
+//! A release that fails here was never applied: what runs is not touched. `Rejected` will not pass by waiting, `Errored` may.
+//!
+//! Not here: whether an image can be pulled. Only the host can tell, and it tells when the new pod is there; a rolling update with
+//! `maxUnavailable: 0` stops nothing before that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus, Pod, PodSpec, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::schedule::{Cluster, Decision, Scheduler, Strategy};
+use super::sync::{Action, Change, SyncPlan, Wanted, problem};
+use crate::object::admit::{self, Stamp};
+use crate::object::ours::ProblemRecord;
+use crate::object::source::Origin;
+use crate::object::{Key, Kind, Object};
+
+/// What is looked at.
+pub struct Input<'a> {
+    /// Everything that the release wants.
+    pub wanted: &'a [Wanted],
+    /// What would be written.
+    pub plan: &'a SyncPlan,
+    /// What is there now.
+    pub live: &'a dyn Fn(&Key) -> Option<Arc<Object>>,
+    /// All nodes.
+    pub nodes: &'a [Arc<Node>],
+    /// All pods that have not ended, each with the workload that it belongs to, where it is one.
+    pub pods: &'a [(Arc<Pod>, Option<Key>)],
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// Nothing stands in the way.
+    Clear,
+    /// It can never work as it is: all reasons at once.
+    Rejected(Vec<ProblemRecord>),
+    /// It cannot work now.
+    Errored(Vec<String>),
+}
+
+/// Looks.
+pub fn check(input: &Input<'_>) -> Outcome {
+    let mut problems = input.plan.problems.clone();
+    let mut passing = Vec::new();
+    let origins: BTreeMap<&Key, &Origin> = input.wanted.iter().map(|w| (&w.key, &w.origin)).collect();
+    for change in input.plan.changes() {
+        let origin = origins.get(&change.name.0).copied().cloned().unwrap_or_default();
+        acceptable(input, change, &origin, &mut problems);
+    }
+    let here: BTreeMap<&Key, &Wanted> = input.wanted.iter().map(|w| (&w.key, w)).collect();
+    for wanted in input.wanted {
+        namespace(input, &here, wanted, &mut problems, &mut passing);
+        if let Some(spec) = pod_spec(wanted) {
+            references(input, &here, wanted, &spec, &mut problems);
+        }
+    }
+    room(input, &origins, &mut problems, &mut passing);
+    problems.sort_by(|a, b| (&a.file, a.line, a.column, &a.message).cmp(&(&b.file, b.line, b.column, &b.message)));
+    problems.dedup();
+    match (problems.is_empty(), passing.is_empty()) {
+        (false, _) => Outcome::Rejected(problems),
+        (true, false) => Outcome::Errored(passing),
+        (true, true) => Outcome::Clear,
+    }
+}
+
+/// Whether the API would take this write: the same door, without writing.
+fn acceptable(input: &Input<'_>, change: &Change, origin: &Origin, problems: &mut Vec<ProblemRecord>) {
+    let key = &change.name.0;
+    let refused = match change.action {
+        Action::Create => {
+            let stamp = Stamp { uid: "00000000-0000-4000-8000-000000000000".to_owned(), now: input.now };
+            admit::create(key.kind, change.new.clone(), &stamp).err()
+        }
+        Action::Patch | Action::Adopt => match (input.live)(key) {
+            Some(live) => admit::update(&live, change.new.clone(), None, input.now).err(),
+            None => None,
+        },
+    };
+    for cause in refused.into_iter().flat_map(|r| r.causes) {
+        problems.push(problem(origin, format!("{}: {cause}", change.name)));
+    }
+}
+
+/// An object's namespace exists, or comes with the same commit.
+fn namespace(
+    input: &Input<'_>,
+    here: &BTreeMap<&Key, &Wanted>,
+    wanted: &Wanted,
+    problems: &mut Vec<ProblemRecord>,
+    passing: &mut Vec<String>,
+) {
+    if !wanted.key.kind.namespaced {
+        return;
+    }
+    let key = Key::new(core("Namespace"), "", &wanted.key.namespace);
+    match (input.live)(&key) {
+        Some(live) if live.meta.deleting() => {
+            let text = format!("namespace {} is being deleted", wanted.key.namespace);
+            if !passing.contains(&text) {
+                passing.push(text);
+            }
+        }
+        Some(_) => {}
+        None if here.contains_key(&key) => {}
+        None => {
+            let mut record = problem(&wanted.origin, format!("namespace {:?} does not exist", &*wanted.key.namespace));
+            record.hint = Some("add a Namespace object to the repository, or correct the name".to_owned());
+            problems.push(record);
+        }
+    }
+}
+
+/// ConfigMaps and Secrets that pods cannot start without.
+fn references(
+    input: &Input<'_>,
+    here: &BTreeMap<&Key, &Wanted>,
+    wanted: &Wanted,
+    spec: &PodSpec,
+    problems: &mut Vec<ProblemRecord>,
+) {
+    let mut needed: BTreeSet<(&'static str, String, Option<String>)> = BTreeSet::new();
+    let mut need = |kind, name: &str, key: Option<&str>, optional: Option<bool>| {
+        if optional != Some(true) && !name.is_empty() {
+            needed.insert((kind, name.to_owned(), key.map(str::to_owned)));
+        }
+    };
+    for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
+        for source in container.env.iter().flatten().filter_map(|e| e.value_from.as_ref()) {
+            if let Some(r) = &source.config_map_key_ref {
+                need("ConfigMap", &r.name, Some(&r.key), r.optional);
+            }
+            if let Some(r) = &source.secret_key_ref {
+                need("Secret", &r.name, Some(&r.key), r.optional);
+            }
+        }
+        for source in container.env_from.iter().flatten() {
+            if let Some(r) = &source.config_map_ref {
+                need("ConfigMap", &r.name, None, r.optional);
+            }
+            if let Some(r) = &source.secret_ref {
+                need("Secret", &r.name, None, r.optional);
+            }
+        }
+    }
+    for volume in spec.volumes.iter().flatten() {
+        if let Some(source) = &volume.config_map {
+            need("ConfigMap", &source.name, None, source.optional);
+            for item in source.items.iter().flatten() {
+                need("ConfigMap", &source.name, Some(&item.key), source.optional);
+            }
+        }
+        if let Some(source) = &volume.secret {
+            let name = source.secret_name.as_deref().unwrap_or("");
+            need("Secret", name, None, source.optional);
+            for item in source.items.iter().flatten() {
+                need("Secret", name, Some(&item.key), source.optional);
+            }
+        }
+        for part in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()) {
+            if let Some(source) = &part.config_map {
+                need("ConfigMap", &source.name, None, source.optional);
+            }
+            if let Some(source) = &part.secret {
+                need("Secret", &source.name, None, source.optional);
+            }
+        }
+    }
+    let mut missing = BTreeSet::new();
+    for (kind, name, field) in needed {
+        let key = Key::new(core(kind), &wanted.key.namespace, &name);
+        let value = here.get(&key).map(|w| w.value.clone()).or_else(|| (input.live)(&key).map(|o| o.value()));
+        let who = format!("{} {}/{}", wanted.key.kind.kind, wanted.key.namespace, wanted.key.name);
+        match (value, field) {
+            (None, _) => {
+                // Once, however many of its keys are needed.
+                if missing.insert(key) {
+                    let message = format!("{who} needs {kind} {name:?}, which is neither in this commit nor in the cluster");
+                    problems.push(problem(&wanted.origin, message));
+                }
+            }
+            (Some(value), Some(field)) => {
+                let sections = ["data", "binaryData", "stringData"];
+                if !sections.iter().any(|s| value[*s].get(&field).is_some()) {
+                    problems
+                        .push(problem(&wanted.origin, format!("{who} needs key {field:?} of {kind} {name:?}, which it has not")));
+                }
+            }
+            (Some(_), None) => {}
+        }
+    }
+}
+
+/// Whether the pods of what changes can run: anywhere at all, and now.
+fn room(input: &Input<'_>, origins: &BTreeMap<&Key, &Origin>, problems: &mut Vec<ProblemRecord>, passing: &mut Vec<String>) {
+    let changed: Vec<Workload> = input.plan.changes().filter_map(Workload::of).filter(|w| w.replicas > 0).collect();
+    if changed.is_empty() {
+        return;
+    }
+    if input.nodes.is_empty() {
+        passing.push("no host has joined yet".to_owned());
+        return;
+    }
+    // Anywhere: every host empty, and as if all of them were well.
+    let well: Vec<Node> = input.nodes.iter().map(|node| recovered(node)).collect();
+    // What never fits is only known when every host has said how large it is.
+    let spoken = input.nodes.iter().all(|node| has_spoken(node));
+    let mut impossible = BTreeSet::new();
+    for workload in &changed {
+        let mut cluster = Cluster::new();
+        well.iter().for_each(|node| cluster.set_node(node));
+        if let Decision::Wait(why) = scheduler().decide(&mut cluster, &alone(workload.pod(0))) {
+            if spoken {
+                let origin = origins.get(&workload.key).copied().cloned().unwrap_or_default();
+                problems.push(problem(&origin, format!("no host can ever run a pod of {}: {why}", workload.name())));
+            } else {
+                passing.push(format!("no host that has said what it has can run a pod of {}: {why}", workload.name()));
+            }
+            impossible.insert(&workload.key);
+        }
+    }
+    // Now, in the end: what runs, without the pods that will be replaced, and with all new ones.
+    let mut there: BTreeMap<&Key, i32> = BTreeMap::new();
+    let mut after = Cluster::new();
+    let mut beside = Cluster::new();
+    for node in input.nodes {
+        after.set_node(node);
+        beside.set_node(node);
+    }
+    for (pod, workload) in input.pods {
+        beside.set_pod(pod);
+        let stays = match changed.iter().find(|w| workload.as_ref() == Some(&w.key)) {
+            None => true,
+            // One that is as the new ones are to be serves already: a revert, or another number of the same.
+            Some(same) if pod.metadata.deletion_timestamp.is_none() && same.makes(pod) => {
+                let count = there.entry(&same.key).or_insert(0);
+                *count += 1;
+                *count <= same.replicas
+            }
+            Some(_) => false,
+        };
+        if stays {
+            after.set_pod(pod);
+        }
+    }
+    let (mut scheduler_after, mut scheduler_beside) = (scheduler(), scheduler());
+    let fit = |w: &Workload| there.get(&w.key).copied().unwrap_or(0).min(w.replicas);
+    let possible = changed.iter().filter(|w| !impossible.contains(&w.key));
+    let mut open: Vec<(&Workload, i32)> = possible.map(|w| (w, fit(w))).collect();
+    let mut short = BTreeMap::new();
+    // In turns, because one may want to be near pods of another that come with the same commit.
+    loop {
+        let before = open.clone();
+        for (workload, fit) in &mut open {
+            while *fit < workload.replicas {
+                match scheduler_after.decide(&mut after, &workload.pod(*fit)) {
+                    Decision::Place(_) => *fit += 1,
+                    Decision::Wait(why) => {
+                        short.insert(&workload.key, why);
+                        break;
+                    }
+                }
+            }
+        }
+        if open == before || open.iter().all(|(w, fit)| *fit >= w.replicas) {
+            break;
+        }
+    }
+    for (workload, fit) in open {
+        if fit < workload.replicas {
+            let why = short.get(&workload.key).map_or("", String::as_str);
+            passing.push(format!("{fit} of {} pods of {} have room now: {why}", workload.replicas, workload.name()));
+        } else if workload.surges
+            && there.get(&workload.key).is_none_or(|n| *n < workload.replicas)
+            && let Decision::Wait(why) = scheduler_beside.decide(&mut beside, &workload.pod(workload.replicas))
+        {
+            passing.push(format!("there is no room for a new pod of {} beside the old ones: {why}", workload.name()));
+        }
+    }
+}
+
+fn scheduler() -> Scheduler {
+    Scheduler::new(Strategy::Spread, 0)
+}
+
+/// A pod without its wishes about other pods: these come and go, so that they never say what can be for ever.
+fn alone(mut pod: Pod) -> Pod {
+    if let Some(spec) = &mut pod.spec {
+        spec.topology_spread_constraints = None;
+        if let Some(affinity) = &mut spec.affinity {
+            affinity.pod_affinity = None;
+            affinity.pod_anti_affinity = None;
+        }
+    }
+    pod
+}
+
+/// Taints of this kind are set and taken away as a host's condition changes: not ready, unreachable, cordoned, short of something.
+const PASSING_TAINTS: &str = "node.kubernetes.io/";
+
+/// A node as it would be if it were well and open.
+fn recovered(node: &Node) -> Node {
+    let mut node = node.clone();
+    node.metadata.deletion_timestamp = None;
+    if let Some(spec) = &mut node.spec {
+        spec.unschedulable = None;
+        if let Some(taints) = &mut spec.taints {
+            taints.retain(|t| !t.key.starts_with(PASSING_TAINTS));
+        }
+    }
+    // A condition means the same as its taint to the scheduler, and so does the lack of one.
+    let ready = NodeCondition { type_: "Ready".to_owned(), status: "True".to_owned(), ..NodeCondition::default() };
+    node.status.get_or_insert_with(NodeStatus::default).conditions = Some(vec![ready]);
+    node
+}
+
+/// Whether a host has said what it has. One that has just joined says so with its first status.
+fn has_spoken(node: &Node) -> bool {
+    node.status.as_ref().is_some_and(|s| s.allocatable.as_ref().is_some_and(|a| !a.is_empty()))
+}
+
+/// Something that has pods.
+#[derive(PartialEq)]
+struct Workload {
+    key: Key,
+    template: PodTemplateSpec,
+    replicas: i32,
+    /// Whether an old pod only goes after a new one is there.
+    surges: bool,
+}
+
+impl Workload {
+    /// The pods of a change; `None` where the change makes no new pods.
+    fn of(change: &Change) -> Option<Workload> {
+        let key = change.name.0.clone();
+        let old = |path: &str| change.old.as_ref().and_then(|old| old.pointer(path));
+        // A change that touches neither the pods nor their number needs no room.
+        let same = |path: &str| change.action != Action::Create && old(path) == change.new.pointer(path);
+        match (key.kind.group, key.kind.kind) {
+            ("apps", "Deployment") => {
+                if same("/spec/template") && same("/spec/replicas") {
+                    return None;
+                }
+                let deployment: Deployment = serde_json::from_value(change.new.clone()).ok()?;
+                let spec = deployment.spec;
+                let rolling = spec.strategy.as_ref();
+                let replicas = spec.replicas.unwrap_or(1);
+                let none_may_miss = rolling.is_none_or(|s| s.type_.as_deref() != Some("Recreate"))
+                    && rolling.and_then(|s| s.rolling_update.as_ref()?.max_unavailable.as_ref()).is_some_and(|n| match n {
+                        IntOrString::Int(n) => *n == 0,
+                        // Rounded down, as the Deployment does it.
+                        IntOrString::String(text) => {
+                            let percent: i64 = text.trim().trim_end_matches('%').parse().unwrap_or(0);
+                            percent * i64::from(replicas) < 100
+                        }
+                    });
+                let surges = none_may_miss && change.action != Action::Create && !same("/spec/template");
+                Some(Workload { key, template: spec.template, replicas, surges })
+            }
+            ("apps", "ReplicaSet") => {
+                if same("/spec/replicas") {
+                    return None;
+                }
+                let set: ReplicaSet = serde_json::from_value(change.new.clone()).ok()?;
+                let replicas = set.spec.replicas.unwrap_or(1);
+                Some(Workload { key, template: set.spec.template?, replicas, surges: false })
+            }
+            ("", "Pod") if change.action == Action::Create => {
+                let pod: Pod = serde_json::from_value(change.new.clone()).ok()?;
+                let template = PodTemplateSpec { metadata: Some(pod.metadata), spec: pod.spec };
+                Some(Workload { key, template, replicas: 1, surges: false })
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a pod that has a host is like those that this makes, in what takes room.
+    fn makes(&self, pod: &Pod) -> bool {
+        let (Some(wanted), Some(has)) = (&self.template.spec, &pod.spec) else { return false };
+        has.node_name.is_some()
+            && has.containers == wanted.containers
+            && has.init_containers == wanted.init_containers
+            && has.node_selector == wanted.node_selector
+            && has.affinity == wanted.affinity
+    }
+
+    fn name(&self) -> String {
+        format!("{} {}/{}", self.key.kind.kind, self.key.namespace, self.key.name)
+    }
+
+    fn pod(&self, number: i32) -> Pod {
+        let mut metadata = self.template.metadata.clone().unwrap_or_default();
+        metadata.namespace = Some(self.key.namespace.to_string());
+        metadata.name = Some(format!("{}-would-be-{number}", self.key.name));
+        Pod { metadata, spec: self.template.spec.clone(), status: None }
+    }
+}
+
+/// The pods that an object makes, if it makes any.
+fn pod_spec(wanted: &Wanted) -> Option<PodSpec> {
+    let path = match (wanted.key.kind.group, wanted.key.kind.kind) {
+        ("", "Pod") => "/spec",
+        ("apps" | "batch", "CronJob") => "/spec/jobTemplate/spec/template/spec",
+        ("apps" | "batch", _) => "/spec/template/spec",
+        _ => return None,
+    };
+    serde_json::from_value(wanted.value.pointer(path)?.clone()).ok()
+}
+
+fn core(kind: &str) -> &'static Kind {
+    Kind::of("v1", kind).expect("a kind of the core group has a row")
+}

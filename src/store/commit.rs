@@ -1,0 +1,147 @@
+//! Granting a transaction: compare and write under one lock.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::history::Change;
+use super::txn::{Conflict, ConflictKind, Txn, Write};
+use super::view::View;
+use super::{Store, Writes};
+use crate::mutant::{self, Mutant};
+use crate::object::kind::Durability;
+use crate::object::{Key, Object, Revision};
+
+/// What a transaction became.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// Its revision; the current one if it wrote nothing.
+    pub revision: Revision,
+    /// What it wrote, in the order of its writes; of deleted objects the last version, carrying this revision.
+    pub objects: Vec<Arc<Object>>,
+}
+
+impl Store {
+    /// Does all of a transaction, in memory, and queues it for the disk; or nothing of it.
+    ///
+    /// It returns at once, unless so much waits for the disk already that writers have to be slowed down. It is on disk when
+    /// [`Store::until_durable`] of its revision says so.
+    pub fn commit(&self, txn: Txn) -> Result<Committed, Conflict> {
+        let inner = &*self.inner;
+        let mut head = inner.head.lock();
+        while head.writes == Writes::Thread && !head.closing && head.queue.full() {
+            head.queue.urgent = true;
+            inner.work.notify_one();
+            inner.room.wait(&mut head);
+        }
+        check(&head.state, &txn)?;
+        let writes = effective(txn.writes);
+        if writes.is_empty() {
+            return Ok(Committed { revision: head.state.revision, objects: Vec::new() });
+        }
+        if head.closing || head.writes == Writes::Stopped {
+            return Err(Conflict { key: key_of(&writes[0]).clone(), kind: ConflictKind::Stopped });
+        }
+        let revision = head.state.revision + 1;
+        head.state.revision = revision;
+        let mut changes = Vec::with_capacity(writes.len());
+        for write in writes {
+            let change = match write {
+                Write::Create(draft) | Write::Update(draft, _) | Write::Put(draft) => {
+                    let new = Arc::new(draft.seal(revision));
+                    let old = head.state.insert(new.clone());
+                    Change { revision, key: new.key.clone(), old, new: Some(new), last: None }
+                }
+                Write::Delete(key, _) => {
+                    // Only a key that the same transaction created first can be absent here.
+                    let Some(old) = head.state.remove(&key) else { continue };
+                    let last = Some(Arc::new(old.at(revision)));
+                    Change { revision, key, old: Some(old), new: None, last }
+                }
+            };
+            head.history.push(change.clone());
+            changes.push(change);
+        }
+        let objects = changes.iter().map(|c| c.object().clone()).collect();
+        match head.writes {
+            Writes::Nowhere => {
+                if revision.is_multiple_of(1024) {
+                    let floor = head.history.due(&inner.retention, Instant::now(), revision, revision - 1);
+                    head.history.compact(floor);
+                }
+                inner.publish(&changes, head.state.clone());
+            }
+            _ => {
+                let lazy = changes.iter().all(|c| c.key.kind.durability == Durability::Lazy);
+                let head = &mut *head;
+                let queue = &mut head.queue;
+                queue.bytes += changes.iter().map(|c| c.object().json().len()).sum::<usize>();
+                queue.changes.append(&mut changes);
+                if head.writes == Writes::Stepped {
+                    queue.ends.push_back((queue.changes.len(), head.state.clone()));
+                }
+                let first = queue.since.is_none();
+                queue.since.get_or_insert_with(Instant::now);
+                // The writer sleeps until the lazy ones are due; it has to hear of the first, and of the first that cannot wait.
+                let wake = first || (!lazy && !queue.urgent);
+                queue.urgent |= !lazy;
+                if wake {
+                    inner.work.notify_one();
+                }
+            }
+        }
+        inner.newest.send_replace(revision);
+        Ok(Committed { revision, objects })
+    }
+}
+
+/// Whether the state is the one that the transaction was decided from.
+fn check(state: &View, txn: &Txn) -> Result<(), Conflict> {
+    if mutant::on(Mutant::BlindWrite) {
+        return Ok(());
+    }
+    let require = |key: &Key, expected: Option<Revision>| {
+        let kind = match (expected, state.get(key)) {
+            (None, None) => return Ok(()),
+            (None, Some(_)) => ConflictKind::Exists,
+            (Some(_), None) => ConflictKind::Missing,
+            (Some(expected), Some(found)) if found.revision == expected => return Ok(()),
+            (Some(expected), Some(found)) => ConflictKind::Changed { expected, found: found.revision },
+        };
+        Err(Conflict { key: key.clone(), kind })
+    };
+    for (key, revision) in &txn.expects {
+        require(key, *revision)?;
+    }
+    for write in &txn.writes {
+        match write {
+            Write::Create(draft) => require(&draft.key, None)?,
+            Write::Update(draft, read) => require(&draft.key, Some(*read))?,
+            Write::Put(_) => {}
+            Write::Delete(key, Some(read)) => require(key, Some(*read))?,
+            Write::Delete(key, None) if state.get(key).is_none() => {
+                return Err(Conflict { key: key.clone(), kind: ConflictKind::Missing });
+            }
+            Write::Delete(_, None) => {}
+        }
+    }
+    Ok(())
+}
+
+/// The writes without those that a later write to the same key makes pointless.
+fn effective(mut writes: Vec<Write>) -> Vec<Write> {
+    if writes.len() > 1 {
+        let mut seen = BTreeSet::new();
+        writes.reverse();
+        writes.retain(|w| seen.insert(key_of(w).clone()));
+        writes.reverse();
+    }
+    writes
+}
+
+fn key_of(write: &Write) -> &Key {
+    match write {
+        Write::Create(draft) | Write::Update(draft, _) | Write::Put(draft) => &draft.key,
+        Write::Delete(key, _) => key,
+    }
+}

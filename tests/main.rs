@@ -1,0 +1,10 @@
+//! One integration binary: linking is what costs on two cores. Each module is a subject.
+#![allow(clippy::print_stderr)] // a test speaks to whoever reads its failure
+
+mod foresight;
+mod hosts;
+mod kubectl;
+mod reference;
+mod rejects;
+mod support;
+mod tidy;
