@@ -15,8 +15,11 @@ use crate::support::{Cluster, Hosts, condition, eventually, items, run, text};
 /// Lease and eviction times short enough to wait for.
 const QUICK: &[&str] = &["--node-lease", "8s", "--eviction-after", "2s"];
 
-fn cluster(hosts: &Hosts) -> Cluster {
-    let mut cluster = Cluster::start(&hosts.bridge, QUICK);
+/// For stories in which a Docker daemon is away for as long as it takes to start again, and no pod may move because of it.
+const PATIENT: &[&str] = &["--node-lease", "8s", "--eviction-after", "90s"];
+
+fn cluster(hosts: &Hosts, times: &[&str]) -> Cluster {
+    let mut cluster = Cluster::start(&hosts.bridge, times);
     for host in hosts.names() {
         cluster.start_agent(hosts, &host);
     }
@@ -156,7 +159,7 @@ impl Visitors {
 #[test]
 fn a_push_becomes_containers_and_a_plan_tells_before() {
     let Some(hosts) = Hosts::take("hosts::a_push_becomes_containers_and_a_plan_tells_before") else { return };
-    let cluster = cluster(&hosts);
+    let cluster = cluster(&hosts, QUICK);
     quick_policy(&cluster);
     let first = push_web(&cluster, "The shop opens", 3, "nginx:1.27", "");
     assert_eq!(cluster.wait(&first, 90), 0);
@@ -206,7 +209,7 @@ fn placement(plan: &Value) -> Vec<(String, i64)> {
 #[test]
 fn rb8_a_rolling_update_and_bad_releases_cost_no_request() {
     let Some(hosts) = Hosts::take("hosts::rb8_a_rolling_update_and_bad_releases_cost_no_request") else { return };
-    let cluster = cluster(&hosts);
+    let cluster = cluster(&hosts, QUICK);
     quick_policy(&cluster);
     let first = push_web(&cluster, "The shop opens", 3, "nginx:1.27", "");
     assert_eq!(cluster.wait(&first, 90), 0);
@@ -254,7 +257,7 @@ fn rb8_a_rolling_update_and_bad_releases_cost_no_request() {
 #[test]
 fn rb3_a_rollback_needs_neither_git_nor_registry() {
     let Some(hosts) = Hosts::take("hosts::rb3_a_rollback_needs_neither_git_nor_registry") else { return };
-    let cluster = cluster(&hosts);
+    let cluster = cluster(&hosts, QUICK);
     quick_policy(&cluster);
     let first = push_web(&cluster, "The shop opens", 3, "nginx:1.27", "");
     assert_eq!(cluster.wait(&first, 90), 0);
@@ -284,7 +287,7 @@ fn rb3_a_rollback_needs_neither_git_nor_registry() {
 #[test]
 fn killing_server_agent_and_dockerd_loses_and_doubles_nothing() {
     let Some(hosts) = Hosts::take("hosts::killing_server_agent_and_dockerd_loses_and_doubles_nothing") else { return };
-    let mut cluster = cluster(&hosts);
+    let mut cluster = cluster(&hosts, PATIENT);
     quick_policy(&cluster);
     // A stranger's container, to be left alone.
     hosts.docker("h1", "POST", "/images/create?fromImage=busybox&tag=1.36");
@@ -341,7 +344,7 @@ fn killing_server_agent_and_dockerd_loses_and_doubles_nothing() {
 #[test]
 fn pods_of_a_lost_host_move_and_the_surplus_goes_when_it_returns() {
     let Some(hosts) = Hosts::take("hosts::pods_of_a_lost_host_move_and_the_surplus_goes_when_it_returns") else { return };
-    let mut cluster = cluster(&hosts);
+    let mut cluster = cluster(&hosts, QUICK);
     quick_policy(&cluster);
     let first = push_web(&cluster, "The shop opens", 3, "nginx:1.27", "");
     assert_eq!(cluster.wait(&first, 90), 0);
@@ -377,7 +380,7 @@ fn pods_of_a_lost_host_move_and_the_surplus_goes_when_it_returns() {
 #[test]
 fn logs_and_exec_reach_into_a_container() {
     let Some(hosts) = Hosts::take("hosts::logs_and_exec_reach_into_a_container") else { return };
-    let cluster = cluster(&hosts);
+    let cluster = cluster(&hosts, QUICK);
     quick_policy(&cluster);
     let first = push_web(&cluster, "The shop opens", 1, "nginx:1.27", "");
     assert_eq!(cluster.wait(&first, 90), 0);
@@ -398,7 +401,7 @@ fn logs_and_exec_reach_into_a_container() {
 #[test]
 fn the_example_repository_runs() {
     let Some(hosts) = Hosts::take("hosts::the_example_repository_runs") else { return };
-    let cluster = cluster(&hosts);
+    let cluster = cluster(&hosts, QUICK);
     cluster.repo.copy_examples();
     let out = cluster.output(&["validate", "apps"]);
     assert!(out.status.success(), "{}{}", text(&out.stdout), text(&out.stderr));
