@@ -25,6 +25,7 @@ fn subresource(kind: &Kind, name: &str) -> (&'static str, &'static str, String, 
         "log" => ("", "v1", own(), &["get"]),
         "exec" => ("", "v1", "PodExecOptions".to_owned(), &["create", "get"]),
         "attach" => ("", "v1", "PodAttachOptions".to_owned(), &["create", "get"]),
+        "portforward" => ("", "v1", "PodPortForwardOptions".to_owned(), &["create", "get"]),
         _ => (kind.group, kind.version, own(), &["get", "patch", "update"]),
     }
 }

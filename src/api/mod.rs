@@ -38,6 +38,7 @@ mod openapi;
 mod path;
 mod read;
 mod remainder;
+mod spdy;
 mod streams;
 mod subresource;
 mod table;
@@ -59,6 +60,8 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 const AT_ONCE: usize = 400;
 /// The same for agents, who have a lane of their own: a storm of other clients must not make hosts look dead (LV4).
 const AT_ONCE_NODES: usize = 400;
+/// How many exec, attach and port-forward sessions may be open at once. Each may hold a few hundred kilobytes.
+const SESSIONS: usize = 1000;
 
 /// The API over a store. Cheap to clone: all clones share everything.
 #[derive(Clone)]
@@ -71,6 +74,7 @@ struct Inner {
     clock: Clock,
     people: Semaphore,
     nodes: Semaphore,
+    sessions: Arc<Semaphore>,
     authority: Option<Arc<Authority>>,
     tunnels: Tunnels,
     stopping: CancellationToken,
@@ -85,7 +89,8 @@ impl Api {
     /// The same with an authority, so that hosts can join. Streams and watches end with `stopping`.
     pub fn with_authority(store: Store, clock: Clock, authority: Option<Arc<Authority>>, stopping: CancellationToken) -> Self {
         let (people, nodes) = (Semaphore::new(AT_ONCE), Semaphore::new(AT_ONCE_NODES));
-        Api { inner: Arc::new(Inner { store, clock, people, nodes, authority, tunnels: Tunnels::default(), stopping }) }
+        let sessions = Arc::new(Semaphore::new(SESSIONS));
+        Api { inner: Arc::new(Inner { store, clock, people, nodes, sessions, authority, tunnels: Tunnels::default(), stopping }) }
     }
 
     fn authority(&self) -> Option<&Authority> {
@@ -211,6 +216,9 @@ impl Api {
             "exec" | "attach" if matches!(verb, Verb::Get | Verb::Create) => {
                 return self.session(identity, target, query, parts).await;
             }
+            "portforward" if matches!(verb, Verb::Get | Verb::Create) => {
+                return self.port_forward(identity, target, query, parts).await;
+            }
             _ => {}
         }
         let lane = if identity.host().is_some() { &self.inner.nodes } else { &self.inner.people };
@@ -221,14 +229,14 @@ impl Api {
         };
         let headers = &parts.headers;
         match (verb, target.subresource.as_str()) {
-            (Verb::Get, "" | "status") => self.get(target, query, headers).await,
+            (Verb::Get, "" | "status" | "ephemeralcontainers") => self.get(target, query, headers).await,
             (Verb::List, "") => self.list(target, query, headers).await,
             _ => {
                 let ask = Ask::new(identity, target, query, headers)?;
                 match (verb, target.subresource.as_str()) {
                     (Verb::Create, "") => self.create(&ask, &bytes).await,
-                    (Verb::Update, "" | "status") => self.update(&ask, &bytes).await,
-                    (Verb::Patch, "" | "status") => self.patch(&ask, &bytes).await,
+                    (Verb::Update, "" | "status" | "ephemeralcontainers") => self.update(&ask, &bytes).await,
+                    (Verb::Patch, "" | "status" | "ephemeralcontainers") => self.patch(&ask, &bytes).await,
                     (Verb::Delete, "") => self.delete(&ask, &bytes).await,
                     (Verb::DeleteCollection, "") => self.delete_collection(&ask, &bytes).await,
                     (_, "scale") => self.scale(&ask, verb, &bytes).await,

@@ -2,6 +2,7 @@
 
 mod access;
 mod joining;
+mod sessions;
 mod tunnelling;
 mod verbs;
 mod watching;
