@@ -146,7 +146,7 @@ impl Api {
             })
             .await?;
         Ok(match done {
-            Ok((object, _)) => self.object_response(200, ask.form, &object),
+            Ok((object, _)) => self.object_response(200, ask.form, ask.target.kind, &object),
             Err(dry_run) => *dry_run,
         })
     }

@@ -59,7 +59,7 @@ impl<'a> Ask<'a> {
         Ok(Ask { identity, target, query, headers, options, form: Form::negotiate(headers, query)? })
     }
     fn key(&self) -> Key {
-        Key::new(self.target.kind, &self.target.namespace, &self.target.name)
+        Key::new(self.target.kind.stored(), &self.target.namespace, &self.target.name)
     }
     fn subresource(&self) -> Option<&str> {
         Some(self.target.subresource.as_str()).filter(|s| !s.is_empty())
@@ -82,8 +82,8 @@ impl Api {
     }
 
     /// Answers with an object and with warnings.
-    fn answer(&self, code: u16, form: Form, object: &Object, warnings: &[String]) -> Response<Body> {
-        let mut response = self.object_response(code, form, object);
+    fn answer(&self, code: u16, ask: &Ask<'_>, object: &Object, warnings: &[String]) -> Response<Body> {
+        let mut response = self.object_response(code, ask.form, ask.target.kind, object);
         warn(&mut response, warnings);
         response
     }
@@ -113,12 +113,12 @@ impl Api {
         if value["metadata"]["resourceVersion"].as_str().is_some_and(|r| !r.is_empty()) {
             return Err(Failure::bad_request("resourceVersion should not be set on objects to be created"));
         }
-        self.insert(ask, value, &warnings, true).await
+        self.insert(ask, kind.store(value), &warnings, true).await
     }
 
     /// Stores a new object. `track`: its fields are recorded as the manager's (an apply has done that already).
     async fn insert(&self, ask: &Ask<'_>, value: Value, warnings: &[String], track: bool) -> Result<Response<Body>, Failure> {
-        let kind = ask.target.kind;
+        let kind = ask.target.kind.stored();
         let given_name = value["metadata"]["name"].as_str().unwrap_or("").to_owned();
         for _ in 0..TRIES {
             let now = self.now();
@@ -143,7 +143,7 @@ impl Api {
             }
             txn.create(draft);
             match self.commit(kind, txn).await? {
-                Ok(committed) => return Ok(self.answer(201, ask.form, &committed.objects[0], warnings)),
+                Ok(committed) => return Ok(self.answer(201, ask, &committed.objects[0], warnings)),
                 // A made-up name may collide: make up another one.
                 Err(conflict) if conflict.key.kind == kind && conflict.kind == ConflictKind::Exists => {
                     if !given_name.is_empty() {
@@ -232,7 +232,7 @@ impl Api {
         plan: impl Fn(&Arc<Object>) -> Result<(Next, Vec<String>), Failure>,
     ) -> Result<Response<Body>, Failure> {
         Ok(match self.change(ask, verb, again, plan).await? {
-            Ok((object, warnings)) => self.answer(200, ask.form, &object, &warnings),
+            Ok((object, warnings)) => self.answer(200, ask, &object, &warnings),
             Err(response) => *response,
         })
     }
@@ -244,6 +244,7 @@ impl Api {
         let warnings = conform(kind, &mut value, &duplicates, ask.options.validation)?;
         place(ask.target, &mut value)?;
         let named = version(value["metadata"]["resourceVersion"].as_str().unwrap_or(""))?.filter(|r| *r > 0);
+        let value = kind.store(value);
         self.changed(ask, Verb::Update, named.is_none(), |old| {
             check_version(old, named)?;
             check_uid(old, &value)?;
@@ -255,7 +256,7 @@ impl Api {
     /// The version that follows `old` when a client wants `wanted`: defaults, ownership of fields, rules.
     fn next_version(&self, ask: &Ask<'_>, old: &Arc<Object>, mut wanted: Value) -> Result<Next, Failure> {
         let now = self.now();
-        let (kind, subresource) = (ask.target.kind, ask.subresource());
+        let (kind, subresource) = (ask.target.kind.stored(), ask.subresource());
         admit::prepare(kind, &mut wanted);
         managed::track(kind, Some(&old.value()), &mut wanted, &ask.options.manager, managed::Operation::Update, subresource, now);
         match admit::update(old, wanted, subresource, now).map_err(|r| Failure::invalid(&r))? {
@@ -288,7 +289,7 @@ impl Api {
         }
         let named = version(patch["metadata"]["resourceVersion"].as_str().unwrap_or(""))?.filter(|r| *r > 0);
         self.changed(ask, Verb::Patch, named.is_none(), |old| {
-            let before = old.value();
+            let before = kind.show(old.value());
             let patched = match sort.as_str() {
                 "application/json-patch+json" => patch::json_patch(&before, &patch),
                 "application/merge-patch+json" => patch::merge_patch(&before, &patch),
@@ -304,7 +305,7 @@ impl Api {
             // A patch that says nothing of the version carries the one that it was applied to.
             check_version(old, version(value["metadata"]["resourceVersion"].as_str().unwrap_or(""))?.filter(|r| *r > 0))?;
             check_uid(old, &value)?;
-            Ok((self.next_version(ask, old, value)?, warnings))
+            Ok((self.next_version(ask, old, kind.store(value))?, warnings))
         })
         .await
     }
@@ -325,6 +326,7 @@ impl Api {
             return Err(Failure::bad_request("metadata.managedFields must be nil"));
         }
         let named = version(config["metadata"]["resourceVersion"].as_str().unwrap_or(""))?.filter(|r| *r > 0);
+        let (config, kind) = (kind.store(config), kind.stored());
         let applied = |old: Option<&Value>| {
             patch::apply::apply(kind, old, &config, &options.manager, options.force, self.now())
                 .map_err(|conflicts| Failure::apply_conflicts(&conflicts))
@@ -371,7 +373,7 @@ impl Api {
         Ok(match removed {
             // A pod is answered with itself: clients that wait for it want its uid and its grace.
             true if kind.plural != "pods" => json_response(200, &success(kind, &ask.target.name, &object.meta.uid)),
-            _ => self.object_response(200, ask.form, &object),
+            _ => self.object_response(200, ask.form, kind, &object),
         })
     }
 
@@ -417,7 +419,7 @@ impl Api {
             let dry_run = ask.options.dry_run || dry_run;
             let one = Ask { target: &target, options: WriteOptions { dry_run, ..ask.options.clone() }, ..*ask };
             match self.remove(&one, &options).await {
-                Ok((object, _)) => items.push(object.value()),
+                Ok((object, _)) => items.push(kind.show(object.value())),
                 // Somebody else was faster.
                 Err(failure) if failure.reason == "NotFound" => {}
                 Err(failure) => return Err(failure),

@@ -2,6 +2,11 @@
 //!
 //! A cell is a function of an object and of the time, which is passed in (ages). How a table travels is the business of `api`.
 
+pub mod network;
+pub mod policy;
+pub mod storage;
+pub mod workload;
+
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
@@ -202,6 +207,27 @@ fn join<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
 fn containers(object: &Value, field: &str) -> Value {
     let all = list(&object["spec"]["template"]["spec"]["containers"]);
     join(all.iter().filter_map(|c| c[field].as_str())).into()
+}
+
+/// The first of many: `a,b,c + 2 more...`.
+fn more(parts: impl Iterator<Item = String>, most: usize) -> String {
+    let parts: Vec<String> = parts.collect();
+    match parts.len().checked_sub(most) {
+        None | Some(0) => parts.join(","),
+        Some(rest) => format!("{} + {rest} more...", parts[..most].join(",")),
+    }
+}
+
+/// Labels as kubectl prints them: `app=web,tier=a`.
+fn labels(labels: &Value) -> String {
+    let pairs: Vec<String> =
+        labels.as_object().into_iter().flatten().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or(""))).collect();
+    join(pairs.iter().map(String::as_str))
+}
+
+/// A selector that only names labels.
+fn map_selector(selector: &Value) -> Value {
+    labels(selector).into()
 }
 
 /// A label selector as kubectl prints it: `app=web,tier in (a,b)`.
@@ -407,7 +433,7 @@ pub fn duration(seconds: i64) -> String {
 mod tests {
     use super::*;
 
-    fn show(columns: &[Column], object: &Value) -> String {
+    pub(super) fn show(columns: &[Column], object: &Value) -> String {
         let now = "2026-11-21T10:00:00Z".parse().unwrap();
         let cells: Vec<String> = columns
             .iter()
