@@ -201,7 +201,8 @@ impl Api {
             name: named.as_deref().unwrap_or(&target.name),
             fields,
         };
-        self.decide(identity, &Attributes { verb: verb.word(), what }).map_err(|more| denied(identity, verb.word(), target, &more))
+        self.decide(identity, &Attributes { verb: verb.word(), what })
+            .map_err(|more| denied(identity, verb.word(), target, &more))
     }
 
     /// Whether somebody may ask for a path that names no object.
@@ -244,7 +245,6 @@ fn denied(identity: &Identity, verb: &str, target: &Target, more: &str) -> Failu
         namespace => format!(" in the namespace {namespace:?}"),
     };
     let more = if more.is_empty() { String::new() } else { format!(": {more}") };
-    let why =
-        format!("User {:?} cannot {verb} resource {resource:?} in API group {:?}{place}{more}", identity.name, kind.group);
+    let why = format!("User {:?} cannot {verb} resource {resource:?} in API group {:?}{place}{more}", identity.name, kind.group);
     Failure::forbidden(kind, &target.name, &why)
 }

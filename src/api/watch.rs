@@ -181,8 +181,7 @@ impl Stream {
     }
 
     fn may(&self) -> bool {
-        self.api.still_valid(&self.identity)
-            && self.api.authorize(&self.identity, Verb::Watch, &self.target, &self.query).is_ok()
+        self.api.still_valid(&self.identity) && self.api.authorize(&self.identity, Verb::Watch, &self.target, &self.query).is_ok()
     }
 
     fn join_initial(&mut self) -> Option<Bytes> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::rbac::v1::ClusterRole;
 
-use super::keyed::{Cursor, News, Trouble, Keys};
+use super::keyed::{Cursor, Keys, News, Trouble};
 use super::{Context, Loop, Next, write};
 use crate::object::{Key, Object, kind_of, rules};
 use crate::store::{Conflict, Txn};

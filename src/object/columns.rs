@@ -137,8 +137,7 @@ pub const REPLICA_SET: &[Column] = &[
 ];
 
 /// Columns of ServiceAccounts.
-pub const SERVICE_ACCOUNT: &[Column] =
-    &[NAME, number("Secrets", |o, _| o["secrets"].as_array().map_or(0, Vec::len).into()), AGE];
+pub const SERVICE_ACCOUNT: &[Column] = &[NAME, number("Secrets", |o, _| o["secrets"].as_array().map_or(0, Vec::len).into()), AGE];
 
 /// Columns of Roles and ClusterRoles.
 pub const ROLE: &[Column] = &[NAME, text("Created At", |o, _| or(&o["metadata"]["creationTimestamp"], "<unknown>"))];

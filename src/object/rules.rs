@@ -161,10 +161,7 @@ pub fn show(rule: &PolicyRule) -> String {
 }
 
 /// The rules of an aggregated role: those of all roles that its selectors choose, by name, each once. `None`: it is not aggregated.
-pub fn aggregate<'a>(
-    role: &ClusterRole,
-    others: impl Iterator<Item = &'a ClusterRole>,
-) -> Option<Vec<PolicyRule>> {
+pub fn aggregate<'a>(role: &ClusterRole, others: impl Iterator<Item = &'a ClusterRole>) -> Option<Vec<PolicyRule>> {
     let wanted = role.aggregation_rule.as_ref()?.cluster_role_selectors.as_deref().unwrap_or_default();
     let selectors: Vec<LabelSelector> = wanted.iter().filter_map(|s| LabelSelector::of(s).ok()).collect();
     let empty = BTreeMap::new();
@@ -297,7 +294,13 @@ mod tests {
             role(json!({"metadata": {"name": name, "labels": {label: "sum"}},
                 "rules": [{"apiGroups": [""], "resources": [resource], "verbs": ["get"]}]}))
         };
-        let others = [part("z", "to", "pods"), part("b", "too", "nodes"), part("c", "other", "secrets"), part("d", "to", "pods"), sum.clone()];
+        let others = [
+            part("z", "to", "pods"),
+            part("b", "too", "nodes"),
+            part("c", "other", "secrets"),
+            part("d", "to", "pods"),
+            sum.clone(),
+        ];
         let rules = aggregate(&sum, others.iter()).unwrap();
         assert_eq!(rules.iter().map(|r| texts(&r.resources)[0].as_str()).collect::<Vec<_>>(), ["nodes", "pods"]);
         assert_eq!(aggregate(&others[0], others.iter()), None);

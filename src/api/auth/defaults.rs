@@ -30,17 +30,43 @@ const SEEN: &[(&str, &[&str])] = &[
     (
         "",
         &[
-            "bindings", "configmaps", "endpoints", "events", "limitranges", "namespaces", "namespaces/status",
-            "persistentvolumeclaims", "persistentvolumeclaims/status", "pods", "pods/log", "pods/status",
-            "replicationcontrollers", "replicationcontrollers/scale", "replicationcontrollers/status", "resourcequotas",
-            "resourcequotas/status", "serviceaccounts", "services", "services/status",
+            "bindings",
+            "configmaps",
+            "endpoints",
+            "events",
+            "limitranges",
+            "namespaces",
+            "namespaces/status",
+            "persistentvolumeclaims",
+            "persistentvolumeclaims/status",
+            "pods",
+            "pods/log",
+            "pods/status",
+            "replicationcontrollers",
+            "replicationcontrollers/scale",
+            "replicationcontrollers/status",
+            "resourcequotas",
+            "resourcequotas/status",
+            "serviceaccounts",
+            "services",
+            "services/status",
         ],
     ),
     (
         "apps",
         &[
-            "controllerrevisions", "daemonsets", "daemonsets/status", "deployments", "deployments/scale", "deployments/status",
-            "replicasets", "replicasets/scale", "replicasets/status", "statefulsets", "statefulsets/scale", "statefulsets/status",
+            "controllerrevisions",
+            "daemonsets",
+            "daemonsets/status",
+            "deployments",
+            "deployments/scale",
+            "deployments/status",
+            "replicasets",
+            "replicasets/scale",
+            "replicasets/status",
+            "statefulsets",
+            "statefulsets/scale",
+            "statefulsets/status",
         ],
     ),
     ("autoscaling", &["horizontalpodautoscalers", "horizontalpodautoscalers/status"]),
@@ -58,15 +84,29 @@ const EDITED: &[(&str, &[&str])] = &[
     (
         "",
         &[
-            "configmaps", "events", "persistentvolumeclaims", "pods", "replicationcontrollers", "replicationcontrollers/scale",
-            "secrets", "serviceaccounts", "services", "services/proxy",
+            "configmaps",
+            "events",
+            "persistentvolumeclaims",
+            "pods",
+            "replicationcontrollers",
+            "replicationcontrollers/scale",
+            "secrets",
+            "serviceaccounts",
+            "services",
+            "services/proxy",
         ],
     ),
     (
         "apps",
         &[
-            "daemonsets", "deployments", "deployments/rollback", "deployments/scale", "replicasets", "replicasets/scale",
-            "statefulsets", "statefulsets/scale",
+            "daemonsets",
+            "deployments",
+            "deployments/rollback",
+            "deployments/scale",
+            "replicasets",
+            "replicasets/scale",
+            "statefulsets",
+            "statefulsets/scale",
         ],
     ),
     ("autoscaling", &["horizontalpodautoscalers"]),
@@ -133,9 +173,7 @@ fn roles() -> Vec<Value> {
     let authentication = "authentication.k8s.io";
     let authorization = "authorization.k8s.io";
     let certificates = "certificates.k8s.io";
-    let named = |verb: &str, resource: &str, name: &str| {
-        json!({"verbs": [verb], "apiGroups": [certificates], "resources": [resource], "resourceNames": [name]})
-    };
+    let named = |verb: &str, resource: &str, name: &str| json!({"verbs": [verb], "apiGroups": [certificates], "resources": [resource], "resourceNames": [name]});
     vec![
         role("cluster-admin", &[], vec![rule(ALL, "*", ALL), json!({"verbs": ALL, "nonResourceURLs": ALL})]),
         sum("admin", &[]),
@@ -161,16 +199,28 @@ fn roles() -> Vec<Value> {
         ),
         role("system:discovery", &[], vec![urls(&[DISCOVERY, &["/healthz", "/livez", "/readyz"]].concat())]),
         role("system:public-info-viewer", &[], vec![urls(HEALTH)]),
-        role("system:monitoring", &[], vec![urls(&["/healthz", "/healthz/*", "/livez", "/livez/*", "/metrics", "/readyz", "/readyz/*"])]),
+        role(
+            "system:monitoring",
+            &[],
+            vec![urls(&["/healthz", "/healthz/*", "/livez", "/livez/*", "/metrics", "/readyz", "/readyz/*"])],
+        ),
         role(
             "system:service-account-issuer-discovery",
             &[],
-            vec![urls(&["/.well-known/openid-configuration", "/.well-known/openid-configuration/", "/openid/v1/jwks", "/openid/v1/jwks/"])],
+            vec![urls(&[
+                "/.well-known/openid-configuration",
+                "/.well-known/openid-configuration/",
+                "/openid/v1/jwks",
+                "/openid/v1/jwks/",
+            ])],
         ),
         role(
             "system:auth-delegator",
             &[],
-            vec![rule(&["create"], authentication, &["tokenreviews"]), rule(&["create"], authorization, &["subjectaccessreviews"])],
+            vec![
+                rule(&["create"], authentication, &["tokenreviews"]),
+                rule(&["create"], authorization, &["subjectaccessreviews"]),
+            ],
         ),
         role(
             "system:certificates.k8s.io:kube-apiserver-client-approver",
@@ -206,7 +256,11 @@ fn roles() -> Vec<Value> {
                 rule(&["create", "patch", "update"], "", &["events"]),
                 rule(&["create", "patch", "update"], "events.k8s.io", &["events"]),
                 rule(&["create", "get", "list", "patch", "update", "watch"], "coordination.k8s.io", &["leases"]),
-                rule(READ, "", &["namespaces", "nodes", "persistentvolumeclaims", "persistentvolumes", "replicationcontrollers", "services"]),
+                rule(
+                    READ,
+                    "",
+                    &["namespaces", "nodes", "persistentvolumeclaims", "persistentvolumes", "replicationcontrollers", "services"],
+                ),
                 rule(&["delete", "get", "list", "watch"], "", &["pods"]),
                 rule(&["create"], "", &["bindings", "pods/binding"]),
                 rule(&["patch", "update"], "", &["pods/status"]),

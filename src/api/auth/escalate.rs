@@ -15,12 +15,7 @@ use crate::object::{Draft, Object};
 
 impl Api {
     /// Whether somebody may store this role or binding. Other kinds are none of its business.
-    pub(in crate::api) fn check_escalation(
-        &self,
-        identity: &Identity,
-        old: Option<&Object>,
-        new: &Draft,
-    ) -> Result<(), Failure> {
+    pub(in crate::api) fn check_escalation(&self, identity: &Identity, old: Option<&Object>, new: &Draft) -> Result<(), Failure> {
         let kind = new.key.kind;
         if kind.group != RBAC || identity.is_master() {
             return Ok(());
@@ -107,4 +102,3 @@ impl Api {
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
-

@@ -105,7 +105,11 @@ impl Rbac {
             match index.rules(grant) {
                 Some(rules) if rules.iter().any(|rule| allows(rule, wish.verb, &subject)) => return Ok(grant.clone()),
                 Some(_) => {}
-                None => missing.push(format!("{}.rbac.authorization.k8s.io {:?} not found", grant.role.kind.to_lowercase(), grant.role.name)),
+                None => missing.push(format!(
+                    "{}.rbac.authorization.k8s.io {:?} not found",
+                    grant.role.kind.to_lowercase(),
+                    grant.role.name
+                )),
             }
         }
         missing.dedup();

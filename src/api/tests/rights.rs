@@ -120,7 +120,8 @@ async fn a_binding_gives_and_takes_at_once() {
     w.role("shop", "looker", json!([rule(&[""], &["pods"], &["list"])])).await;
     w.bind("shop", "looks", "Role/looker", subject("User", "jane")).await;
     w.codes(&jane, &[("GET /api/v1/namespaces/shop/pods", 200), ("GET /api/v1/namespaces/shop/configmaps", 403)]).await;
-    w.must(&format!("PATCH {RBAC}/namespaces/shop/roles/looker"), json!({"rules": [rule(&[""], &["configmaps"], &["list"])]})).await;
+    w.must(&format!("PATCH {RBAC}/namespaces/shop/roles/looker"), json!({"rules": [rule(&[""], &["configmaps"], &["list"])]}))
+        .await;
     w.codes(&jane, &[("GET /api/v1/namespaces/shop/pods", 403), ("GET /api/v1/namespaces/shop/configmaps", 200)]).await;
     w.must(&format!("DELETE {RBAC}/namespaces/shop/roles/looker"), Value::Null).await;
     let gone = w.ask_as(&jane, "GET /api/v1/namespaces/shop/pods", Value::Null).await;
@@ -203,7 +204,10 @@ async fn f_nobody_hands_out_more_than_he_has() {
     whole["kind"] = "Role".into();
     let apply = [("content-type", "application/apply-patch+yaml")];
     assert_eq!(w.send(Some(&jane), &path, &apply, whole.to_string()).await.code, 403);
-    assert_eq!(w.ask_as(&jane, &format!("PATCH {RBAC}/namespaces/shop/roles/r"), json!({"metadata": {"labels": {"a": "b"}}})).await.code, 200);
+    assert_eq!(
+        w.ask_as(&jane, &format!("PATCH {RBAC}/namespaces/shop/roles/r"), json!({"metadata": {"labels": {"a": "b"}}})).await.code,
+        200
+    );
     // Bindings: what she has she may pass on, cluster-admin she may not, nor a role that is yet to be made.
     let bindings = &format!("POST {RBAC}/namespaces/shop/rolebindings");
     for (body, code) in [
@@ -214,13 +218,15 @@ async fn f_nobody_hands_out_more_than_he_has() {
     ] {
         assert_eq!(w.ask_as(&jane, bindings, body.clone()).await.code, code, "{body}");
     }
-    let changed = w.ask(&format!("PATCH {RBAC}/namespaces/shop/rolebindings/b"), json!({"roleRef": {"name": "cluster-admin"}})).await;
+    let changed =
+        w.ask(&format!("PATCH {RBAC}/namespaces/shop/rolebindings/b"), json!({"roleRef": {"name": "cluster-admin"}})).await;
     assert_eq!(changed.code, 422, "{}", changed.show());
     assert!(changed.show().contains("cannot change roleRef"), "{}", changed.show());
     w.codes(&jane, &[(&format!("GET {RBAC}/clusterroles"), 403)]).await;
     assert_eq!(w.ask_as(&jane, &format!("POST {RBAC}/clusterrolebindings"), binding("ClusterRole", "view")).await.code, 403);
     // With `escalate` and `bind` she may.
-    w.role("shop", "trusted", json!([rule(&["rbac.authorization.k8s.io"], &["roles", "clusterroles"], &["escalate", "bind"])])).await;
+    w.role("shop", "trusted", json!([rule(&["rbac.authorization.k8s.io"], &["roles", "clusterroles"], &["escalate", "bind"])]))
+        .await;
     w.bind("shop", "trusted", "Role/trusted", subject("User", "jane")).await;
     assert_eq!(w.ask_as(&jane, &format!("PATCH {RBAC}/namespaces/shop/roles/r"), more).await.code, 200);
     let mut all = binding("Role", "r");
@@ -237,7 +243,12 @@ async fn f_nobody_hands_out_more_than_he_has() {
 async fn f_sums_are_for_those_who_have_everything() {
     let w = world();
     let jane = somebody();
-    w.role("", "writes-roles", json!([rule(&["rbac.authorization.k8s.io"], &["clusterroles"], &["create", "update", "patch", "get"])])).await;
+    w.role(
+        "",
+        "writes-roles",
+        json!([rule(&["rbac.authorization.k8s.io"], &["clusterroles"], &["create", "update", "patch", "get"])]),
+    )
+    .await;
     w.bind("", "jane", "writes-roles", subject("User", "jane")).await;
     let sum = json!({"metadata": {"name": "sum"}, "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}});
     let refused = w.ask_as(&jane, &format!("POST {RBAC}/clusterroles"), sum.clone()).await;
@@ -292,19 +303,26 @@ async fn the_index_agrees_with_a_naive_reading() {
         let (who, space, n) = (people[draw(2) as usize], spaces[draw(2) as usize], draw(4));
         let rules = json!([rule(&[""], &[resources[draw(2) as usize]], &[verbs[draw(3) as usize]])]);
         match draw(6) {
-            0 => drop(w.ask(&format!("POST {RBAC}/clusterroles"), json!({"metadata": {"name": format!("r{n}")}, "rules": rules})).await),
+            0 => drop(
+                w.ask(&format!("POST {RBAC}/clusterroles"), json!({"metadata": {"name": format!("r{n}")}, "rules": rules})).await,
+            ),
             1 => drop(w.ask(&format!("PATCH {RBAC}/clusterroles/r{n}"), json!({"rules": rules})).await),
             2 => drop(w.ask(&format!("DELETE {RBAC}/clusterroles/r{n}"), Value::Null).await),
             3 => drop(w.ask(&format!("DELETE {RBAC}/namespaces/{space}/rolebindings/b{n}"), Value::Null).await),
-            4 => drop(w.ask(&format!("PATCH {RBAC}/namespaces/{space}/rolebindings/b{n}"), json!({"subjects": [subject("User", who)]})).await),
+            4 => drop(
+                w.ask(&format!("PATCH {RBAC}/namespaces/{space}/rolebindings/b{n}"), json!({"subjects": [subject("User", who)]}))
+                    .await,
+            ),
             _ => {
                 let body = json!({"metadata": {"name": format!("b{n}")}, "subjects": [subject("User", who), subject("User", people[draw(2) as usize])],
                     "roleRef": {"kind": "ClusterRole", "name": format!("r{}", draw(4)), "apiGroup": "rbac.authorization.k8s.io"}});
-                let path = if draw(3) == 0 { "clusterrolebindings".to_owned() } else { format!("namespaces/{space}/rolebindings") };
+                let path =
+                    if draw(3) == 0 { "clusterrolebindings".to_owned() } else { format!("namespaces/{space}/rolebindings") };
                 drop(w.ask(&format!("POST {RBAC}/{path}"), body).await);
             }
         }
-        let list = async |path: &str| w.must(&format!("GET {RBAC}/{path}"), Value::Null).await["items"].as_array().unwrap().clone();
+        let list =
+            async |path: &str| w.must(&format!("GET {RBAC}/{path}"), Value::Null).await["items"].as_array().unwrap().clone();
         let (roles, mut bound) = (list("clusterroles").await, list("rolebindings").await);
         bound.extend(list("clusterrolebindings").await);
         for who in people {
@@ -317,11 +335,15 @@ async fn the_index_agrees_with_a_naive_reading() {
                         let rules = role.and_then(|r| r["rules"].as_array());
                         here && him
                             && rules.into_iter().flatten().any(|r| {
-                                let has = |field: &str, what: &str| r[field].as_array().unwrap().iter().any(|v| v == what || v == "*");
+                                let has =
+                                    |field: &str, what: &str| r[field].as_array().unwrap().iter().any(|v| v == what || v == "*");
                                 r["resources"].is_array() && has("resources", resource) && has("verbs", verb)
                             })
                     });
-                    let code = w.ask_as(&Identity::new(who, &[]), &format!("GET /api/v1/namespaces/{space}/{resource}"), Value::Null).await.code;
+                    let code = w
+                        .ask_as(&Identity::new(who, &[]), &format!("GET /api/v1/namespaces/{space}/{resource}"), Value::Null)
+                        .await
+                        .code;
                     assert_eq!(code == 200, wanted, "round {round}: {who} {verb} {resource} in {space}");
                 }
             }
