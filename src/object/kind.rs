@@ -65,6 +65,9 @@ pub struct Alias {
     pub show: fn(&mut Value),
 }
 
+/// The group of roles and bindings.
+pub const RBAC: &str = "rbac.authorization.k8s.io";
+
 /// When a write is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {

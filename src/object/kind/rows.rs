@@ -9,12 +9,13 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::events::v1 as events;
 use k8s_openapi::api::networking::v1 as networking;
 use k8s_openapi::api::policy::v1 as policy;
+use k8s_openapi::api::rbac::v1 as rbac;
 use k8s_openapi::api::scheduling::v1 as scheduling;
 use k8s_openapi::api::storage::v1 as storage;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
-use super::{Durability, Kind};
+use super::{Durability, Kind, RBAC};
 use crate::object::admit::{defaults, validate};
 use crate::object::{alias, columns, ours};
 
@@ -105,6 +106,16 @@ pub static KINDS: &[Kind] = &[
         default: defaults::secret,
         validate: validate::secret,
         columns: columns::SECRET,
+        ..PLAIN
+    },
+    Kind {
+        kind: "ServiceAccount",
+        plural: "serviceaccounts",
+        singular: "serviceaccount",
+        short: &["sa"],
+        subresources: &["token"],
+        schema: schema::<core::ServiceAccount>,
+        columns: columns::SERVICE_ACCOUNT,
         ..PLAIN
     },
     Kind {
@@ -448,6 +459,50 @@ pub static KINDS: &[Kind] = &[
         schema: schema::<coordination::Lease>,
         validate: validate::lease,
         columns: columns::LEASE,
+        ..PLAIN
+    },
+    Kind {
+        group: RBAC,
+        kind: "ClusterRole",
+        plural: "clusterroles",
+        singular: "clusterrole",
+        namespaced: false,
+        schema: schema::<rbac::ClusterRole>,
+        validate: validate::cluster_role,
+        columns: columns::ROLE,
+        ..PLAIN
+    },
+    Kind {
+        group: RBAC,
+        kind: "ClusterRoleBinding",
+        plural: "clusterrolebindings",
+        singular: "clusterrolebinding",
+        namespaced: false,
+        schema: schema::<rbac::ClusterRoleBinding>,
+        default: defaults::role_binding,
+        validate: validate::cluster_role_binding,
+        columns: columns::ROLE_BINDING,
+        ..PLAIN
+    },
+    Kind {
+        group: RBAC,
+        kind: "Role",
+        plural: "roles",
+        singular: "role",
+        schema: schema::<rbac::Role>,
+        validate: validate::role,
+        columns: columns::ROLE,
+        ..PLAIN
+    },
+    Kind {
+        group: RBAC,
+        kind: "RoleBinding",
+        plural: "rolebindings",
+        singular: "rolebinding",
+        schema: schema::<rbac::RoleBinding>,
+        default: defaults::role_binding,
+        validate: validate::role_binding,
+        columns: columns::ROLE_BINDING,
         ..PLAIN
     },
     Kind {
