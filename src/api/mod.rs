@@ -36,6 +36,7 @@ pub mod join;
 pub mod listen;
 mod openapi;
 mod path;
+mod protobuf;
 mod read;
 mod remainder;
 mod streams;
