@@ -176,6 +176,7 @@ fn the_table_agrees_with_the_types() {
         "CSIDriverSpec.preventPodSchedulingIfMissing",
         "CSINode.status",
         "ClusterTrustBundleProjection.user",
+        "ConfigMapVolumeSource.defaultUser",
         "DownwardAPIVolumeFile.user",
         "DownwardAPIVolumeSource.defaultUser",
         "EmptyDirVolumeSource.mode",
