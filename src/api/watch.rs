@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::Api;
-use super::auth::{self, Identity, Verb};
+use super::auth::{Identity, Verb};
 use super::failure::{Failure, bytes_response};
 use super::path::{Query, Target};
 use super::read::{Selection, version};
@@ -181,8 +181,7 @@ impl Stream {
     }
 
     fn may(&self) -> bool {
-        let rights = |view| auth::authorize(&view, &self.identity, Verb::Watch, &self.target, &self.query);
-        self.api.still_valid(&self.identity) && (self.identity.is_master() || rights(self.api.store().view()).is_ok())
+        self.api.still_valid(&self.identity) && self.api.authorize(&self.identity, Verb::Watch, &self.target, &self.query).is_ok()
     }
 
     fn join_initial(&mut self) -> Option<Bytes> {

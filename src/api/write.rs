@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
 use serde_json::{Value, json};
 
-use super::auth::{self, Identity, Verb};
+use super::auth::{Identity, Verb};
 use super::body::{self, Parsed, WriteOptions, conform};
 use super::failure::{Failure, json_response, success};
 use super::path::{Query, Target};
@@ -128,7 +128,7 @@ impl Api {
                 managed::track(kind, None, &mut value, &ask.options.manager, managed::Operation::Update, None, now);
             }
             let draft = admit::create(kind, value, &Stamp { uid: new_uid(), now }).map_err(|r| Failure::invalid(&r))?;
-            auth::check_write(ask.identity, Verb::Create, ask.target, None, &draft)?;
+            self.check_write(ask.identity, ask.target, None, &draft)?;
             let mut txn = Txn::new();
             if kind.namespaced {
                 let namespace = self.open_namespace(kind, &draft.key)?;
@@ -178,7 +178,6 @@ impl Api {
     pub(super) async fn change(
         &self,
         ask: &Ask<'_>,
-        verb: Verb,
         again: bool,
         plan: impl Fn(&Arc<Object>) -> Result<(Next, Vec<String>), Failure>,
     ) -> Result<Result<(Arc<Object>, Vec<String>), Box<Response<Body>>>, Failure> {
@@ -196,7 +195,7 @@ impl Api {
                     return Ok(Ok((old, warnings)));
                 }
                 Next::Write(draft) => {
-                    auth::check_write(ask.identity, verb, ask.target, Some(&old), &draft)?;
+                    self.check_write(ask.identity, ask.target, Some(&old), &draft)?;
                     if ask.options.dry_run {
                         return Ok(Err(Box::new(self.would(200, ask, &draft, Some(&old), &warnings))));
                     }
@@ -227,11 +226,10 @@ impl Api {
     async fn changed(
         &self,
         ask: &Ask<'_>,
-        verb: Verb,
         again: bool,
         plan: impl Fn(&Arc<Object>) -> Result<(Next, Vec<String>), Failure>,
     ) -> Result<Response<Body>, Failure> {
-        Ok(match self.change(ask, verb, again, plan).await? {
+        Ok(match self.change(ask, again, plan).await? {
             Ok((object, warnings)) => self.answer(200, ask.form, &object, &warnings),
             Err(response) => *response,
         })
@@ -244,7 +242,7 @@ impl Api {
         let warnings = conform(kind, &mut value, &duplicates, ask.options.validation)?;
         place(ask.target, &mut value)?;
         let named = version(value["metadata"]["resourceVersion"].as_str().unwrap_or(""))?.filter(|r| *r > 0);
-        self.changed(ask, Verb::Update, named.is_none(), |old| {
+        self.changed(ask, named.is_none(), |old| {
             check_version(old, named)?;
             check_uid(old, &value)?;
             Ok((self.next_version(ask, old, value.clone())?, warnings.clone()))
@@ -287,7 +285,7 @@ impl Api {
             return Err(Failure::too_large(PATCH_OPERATIONS));
         }
         let named = version(patch["metadata"]["resourceVersion"].as_str().unwrap_or(""))?.filter(|r| *r > 0);
-        self.changed(ask, Verb::Patch, named.is_none(), |old| {
+        self.changed(ask, named.is_none(), |old| {
             let before = old.value();
             let patched = match sort.as_str() {
                 "application/json-patch+json" => patch::json_patch(&before, &patch),
@@ -334,7 +332,7 @@ impl Api {
                 if ask.subresource().is_some() {
                     return Err(Failure::not_found(kind, &ask.target.name));
                 }
-                auth::authorize(&self.store().view(), ask.identity, Verb::Create, ask.target, ask.query)?;
+                self.authorize(ask.identity, Verb::Create, ask.target, ask.query)?;
                 if named.is_some() {
                     return Err(Failure::modified(kind, &ask.target.name));
                 }
@@ -344,7 +342,7 @@ impl Api {
                 }
             }
             let done = self
-                .changed(ask, Verb::Patch, named.is_none(), |old| {
+                .changed(ask, named.is_none(), |old| {
                     check_version(old, named)?;
                     check_uid(old, &config)?;
                     let mut value = applied(Some(&old.value()))?;
@@ -397,7 +395,7 @@ impl Api {
             };
             Ok((next, Vec::new()))
         };
-        match self.change(ask, Verb::Delete, options.revision.is_none(), plan).await? {
+        match self.change(ask, options.revision.is_none(), plan).await? {
             Ok((object, _)) => {
                 let still = self.store().get(&object.key).is_some_and(|now| now.meta.uid == object.meta.uid);
                 Ok((object, !still))

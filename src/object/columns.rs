@@ -136,6 +136,25 @@ pub const REPLICA_SET: &[Column] = &[
     wide("Selector", |o, _| selector(&o["spec"]["selector"])),
 ];
 
+/// Columns of ServiceAccounts.
+pub const SERVICE_ACCOUNT: &[Column] = &[NAME, number("Secrets", |o, _| o["secrets"].as_array().map_or(0, Vec::len).into()), AGE];
+
+/// Columns of Roles and ClusterRoles.
+pub const ROLE: &[Column] = &[NAME, text("Created At", |o, _| or(&o["metadata"]["creationTimestamp"], "<unknown>"))];
+
+/// Columns of RoleBindings and ClusterRoleBindings.
+pub const ROLE_BINDING: &[Column] = &[
+    NAME,
+    text("Role", |o, _| {
+        let part = |name: &str| o["roleRef"][name].as_str().unwrap_or("").to_owned();
+        format!("{}/{}", part("kind"), part("name")).into()
+    }),
+    AGE,
+    wide("Users", |o, _| subjects(o, "User").into()),
+    wide("Groups", |o, _| subjects(o, "Group").into()),
+    wide("ServiceAccounts", |o, _| subjects(o, "ServiceAccount").into()),
+];
+
 /// Columns of Leases.
 pub const LEASE: &[Column] = &[NAME, text("Holder", |o, _| or(&o["spec"]["holderIdentity"], "")), AGE];
 
@@ -168,6 +187,16 @@ pub const RELEASE: &[Column] = &[
     wide("Objects", |o, _| int(&o["spec"]["objects"]).to_string().into()),
     wide("Message", |o, _| or(&o["status"]["message"], "")),
 ];
+
+/// The subjects of one kind in a binding, accounts with their namespace.
+fn subjects(binding: &Value, kind: &str) -> String {
+    let of_kind = binding["subjects"].as_array().into_iter().flatten().filter(|s| s["kind"] == kind);
+    let names = of_kind.map(|s| match (s["namespace"].as_str(), s["name"].as_str().unwrap_or("")) {
+        (Some(namespace), name) if kind == "ServiceAccount" => format!("{namespace}/{name}"),
+        (_, name) => name.to_owned(),
+    });
+    names.collect::<Vec<_>>().join(", ")
+}
 
 fn or(value: &Value, otherwise: &str) -> Value {
     value.as_str().filter(|s| !s.is_empty()).unwrap_or(otherwise).into()

@@ -9,6 +9,7 @@ use std::hash::{Hash, Hasher};
 use k8s_openapi::api::apps::v1 as apps;
 use k8s_openapi::api::coordination::v1 as coordination;
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::rbac::v1 as rbac;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
@@ -49,6 +50,9 @@ pub struct Kind {
     /// The columns of `kubectl get`.
     pub columns: &'static [Column],
 }
+
+/// The group of roles and bindings.
+pub const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// When a write is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,6 +228,16 @@ pub static KINDS: &[Kind] = &[
         ..PLAIN
     },
     Kind {
+        kind: "ServiceAccount",
+        plural: "serviceaccounts",
+        singular: "serviceaccount",
+        short: &["sa"],
+        subresources: &["token"],
+        schema: schema::<core::ServiceAccount>,
+        columns: columns::SERVICE_ACCOUNT,
+        ..PLAIN
+    },
+    Kind {
         kind: "Event",
         plural: "events",
         singular: "event",
@@ -285,6 +299,50 @@ pub static KINDS: &[Kind] = &[
         schema: schema::<coordination::Lease>,
         validate: validate::lease,
         columns: columns::LEASE,
+        ..PLAIN
+    },
+    Kind {
+        group: RBAC,
+        kind: "ClusterRole",
+        plural: "clusterroles",
+        singular: "clusterrole",
+        namespaced: false,
+        schema: schema::<rbac::ClusterRole>,
+        validate: validate::cluster_role,
+        columns: columns::ROLE,
+        ..PLAIN
+    },
+    Kind {
+        group: RBAC,
+        kind: "ClusterRoleBinding",
+        plural: "clusterrolebindings",
+        singular: "clusterrolebinding",
+        namespaced: false,
+        schema: schema::<rbac::ClusterRoleBinding>,
+        default: defaults::role_binding,
+        validate: validate::cluster_role_binding,
+        columns: columns::ROLE_BINDING,
+        ..PLAIN
+    },
+    Kind {
+        group: RBAC,
+        kind: "Role",
+        plural: "roles",
+        singular: "role",
+        schema: schema::<rbac::Role>,
+        validate: validate::role,
+        columns: columns::ROLE,
+        ..PLAIN
+    },
+    Kind {
+        group: RBAC,
+        kind: "RoleBinding",
+        plural: "rolebindings",
+        singular: "rolebinding",
+        schema: schema::<rbac::RoleBinding>,
+        default: defaults::role_binding,
+        validate: validate::role_binding,
+        columns: columns::ROLE_BINDING,
         ..PLAIN
     },
     Kind {

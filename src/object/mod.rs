@@ -16,6 +16,7 @@ pub mod kind;
 pub mod ours;
 pub mod patch;
 pub mod quantity;
+pub mod rules;
 pub mod schema;
 pub mod selector;
 pub mod source;

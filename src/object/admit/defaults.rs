@@ -59,6 +59,24 @@ pub fn pod(object: &mut Value) {
     }
 }
 
+/// A binding: which API groups its role and its subjects are of.
+pub fn role_binding(object: &mut Value) {
+    const RBAC: &str = crate::object::kind::RBAC;
+    let Some(object) = fields(object) else { return };
+    if let Some(role) = at(object, &["roleRef"])
+        && role.get("apiGroup").and_then(Value::as_str).unwrap_or_default().is_empty()
+    {
+        role.insert("apiGroup".to_owned(), RBAC.into());
+    }
+    for subject in structures(object, "subjects") {
+        if matches!(subject.get("kind").and_then(Value::as_str), Some("User" | "Group"))
+            && subject.get("apiGroup").and_then(Value::as_str).unwrap_or_default().is_empty()
+        {
+            subject.insert("apiGroup".to_owned(), RBAC.into());
+        }
+    }
+}
+
 /// A secret: its type, and `stringData` packed into `data`.
 pub fn secret(object: &mut Value) {
     let Some(object) = fields(object) else { return };
