@@ -37,6 +37,7 @@ pub mod join;
 pub mod listen;
 mod openapi;
 mod path;
+mod protobuf;
 mod read;
 mod remainder;
 mod streams;
