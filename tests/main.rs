@@ -4,6 +4,7 @@
 mod foresight;
 mod hosts;
 mod kubectl;
+mod kubectl_create;
 mod kubectl_streams;
 mod reference;
 mod rejects;
