@@ -52,19 +52,3 @@ if ! command -v cargo >/dev/null 2>&1; then
     exit 1
   fi
 fi
-
-# A kubectl from before it spoke WebSockets, for the tests that ask in its way. Debian 12 has 1.20; where there is none, those tests say
-# that they were skipped.
-if [ "$want" = hosts ]; then
-  old=$(cd "$(dirname "$0")/../.." && pwd)/target/tools/kubectl-old
-  if [ ! -x "$old" ]; then
-    unpacked=$(mktemp -d)
-    if (cd "$unpacked" && apt-get -qq download kubernetes-client >/dev/null 2>&1 && dpkg-deb -x kubernetes-client_*.deb .) &&
-      "$unpacked/usr/bin/kubectl" version --client 2>/dev/null | grep -q '"v1\.[12][0-9]\.'; then
-      install -D "$unpacked/usr/bin/kubectl" "$old"
-    else
-      echo "no kubectl from before WebSockets to be had here" >&2
-    fi
-    rm -rf "$unpacked"
-  fi
-fi

@@ -139,14 +139,14 @@ pub(crate) fn skip(test: &str, why: &str) {
     }
 }
 
-/// A kubectl that speaks only SPDY (`tests/hosts/install.sh hosts` fetches it), or a named skip.
+/// A kubectl that speaks only SPDY (`tests/hosts/install.sh test` fetches it), or a named skip.
 pub(crate) fn old_kubectl(test: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PORTOLAN_TEST_OLD_KUBECTL").map(PathBuf::from);
-    let path = path.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/kubectl-old"));
+    let path = path.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/kubernetes-client/usr/bin/kubectl"));
     if path.exists() {
         return Some(path);
     }
-    skip(test, "no kubectl from before WebSockets (tests/hosts/install.sh hosts fetches one)");
+    skip(test, "no kubectl from before WebSockets (make test fetches one)");
     None
 }
 
