@@ -5,6 +5,7 @@ mod clients;
 mod foresight;
 mod hosts;
 mod kubectl;
+mod kubectl_create;
 mod reference;
 mod rejects;
 mod support;

@@ -3,6 +3,12 @@
 //! Only constants of the API live here. What depends on the cluster (a namespace's default, a node's CIDR) does not, and neither does
 //! what a server sets once when an object is created (`lifecycle`). Ill-shaped parts are left as they are: `shape` reports them.
 
+pub mod autoscaler;
+pub mod network;
+pub mod policy;
+pub mod storage;
+pub mod workload;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
@@ -55,6 +61,24 @@ pub fn pod(object: &mut Value) {
                     }
                 }
             }
+        }
+    }
+}
+
+/// A binding: which API groups its role and its subjects are of.
+pub fn role_binding(object: &mut Value) {
+    const RBAC: &str = crate::object::kind::RBAC;
+    let Some(object) = fields(object) else { return };
+    if let Some(role) = at(object, &["roleRef"])
+        && role.get("apiGroup").and_then(Value::as_str).unwrap_or_default().is_empty()
+    {
+        role.insert("apiGroup".to_owned(), RBAC.into());
+    }
+    for subject in structures(object, "subjects") {
+        if matches!(subject.get("kind").and_then(Value::as_str), Some("User" | "Group"))
+            && subject.get("apiGroup").and_then(Value::as_str).unwrap_or_default().is_empty()
+        {
+            subject.insert("apiGroup".to_owned(), RBAC.into());
         }
     }
 }
@@ -218,9 +242,7 @@ fn volume(volume: &mut Fields) {
             fill(source, "defaultMode", 0o644);
         }
     }
-    if let Some(source) = at(volume, &["hostPath"]) {
-        fill(source, "type", "");
-    }
+    storage::source(volume);
     if let Some(source) = at(volume, &["image"]) {
         let policy = pull_policy(source.get("reference").and_then(Value::as_str).unwrap_or_default());
         fill(source, "pullPolicy", policy);
