@@ -30,6 +30,22 @@ fn pod(name: &str, containers: &[(&str, &str)]) -> String {
     out + "---\n"
 }
 
+/// What port-forward finds a pod through.
+const FRONT: &str = "apiVersion: v1
+kind: Service
+metadata: {name: front}
+spec: {selector: {app: web}, ports: [{port: 8080, targetPort: 80}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: many}
+spec:
+  selector: {matchLabels: {app: many}}
+  template:
+    metadata: {labels: {app: many}}
+    spec: {containers: [{name: c, image: \"sim/web:1\"}]}
+";
+
 /// A port-forward that runs until it is dropped, and its local port.
 pub(crate) struct Forward {
     child: Child,
@@ -94,8 +110,9 @@ pub(crate) fn with_input(cluster: &Cluster, kubectl: &Path, args: &[&str], input
 
 #[test]
 fn exec_and_port_forward_new_and_old() {
-    let cluster = cluster(&(pod("web", &[("c", "")]) + &pod("mute", &[("c", "unready")])));
+    let cluster = cluster(&(pod("web", &[("c", "")]) + &pod("mute", &[("c", "unready")]) + FRONT));
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/web", "--timeout=30s"]);
+    cluster.kubectl(&["rollout", "status", "deployment/many", "--timeout=60s"]);
     for kubectl in kubectls("kubectl_streams::exec_and_port_forward_new_and_old") {
         let kubectl = kubectl.as_path();
         let run = |args: &[&str], input: &[u8]| with_input(&cluster, kubectl, args, input);
@@ -117,6 +134,14 @@ fn exec_and_port_forward_new_and_old() {
             let mut heard = vec![0; said.len()];
             stream.read_exact(&mut heard).unwrap();
             assert_eq!(text(&heard), said, "{kubectl:?}");
+        }
+        for (what, port) in [("svc/front", 8080), ("deploy/many", 80)] {
+            let forward = Forward::start(&cluster, kubectl, what, port);
+            let mut stream = forward.connect();
+            stream.write_all(b"hello").unwrap();
+            let mut heard = [0; 5];
+            stream.read_exact(&mut heard).unwrap();
+            assert_eq!(&heard, b"hello", "{kubectl:?} {what}");
         }
         let mut stream = streams.pop().unwrap();
         let mut other = stream.try_clone().unwrap();

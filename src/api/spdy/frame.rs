@@ -219,13 +219,15 @@ fn control(kind: u16, body: &[u8]) -> Bytes {
 /// The answer to a stream that was opened, without headers. `first`: it is the first of its connection.
 ///
 /// The header block is a part of one compressed stream. Four zero bytes, "no headers", are not worth compressing: each block is stored
-/// as it is, which deflate allows, and so no compressor has to be kept.
+/// as it is, which deflate allows, and so no compressor has to be kept. The empty block behind it is what a compressor writes when it is
+/// flushed: Go's decompressor gives out what it has only there, and would otherwise take the end of the frame for the end of all headers.
 pub(super) fn accept(stream: u32, first: bool) -> Bytes {
     let mut body = stream.to_be_bytes().to_vec();
     if first {
         body.extend_from_slice(&[0x78, 0x01]);
     }
     body.extend_from_slice(&[0, 4, 0, 0xfb, 0xff, 0, 0, 0, 0]);
+    body.extend_from_slice(&[0, 0, 0, 0xff, 0xff]);
     control(SYN_REPLY, &body)
 }
 

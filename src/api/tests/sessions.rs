@@ -87,9 +87,9 @@ async fn old_protocols_say_errors_in_words() {
 #[tokio::test]
 async fn what_is_not_spdy_ends_the_session_and_only_that() {
     let (w, address) = shop().await;
-    for noise in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0x80, 3, 0, 1, 0, 0xff, 0xff, 0xff], &[0xff; 5000]] {
+    for noise in [data(0, b"to nobody", false), vec![0x80, 3, 0, 1, 0, 0xff, 0xff, 0xff], vec![0xff; 5000]] {
         let (_, mut peer) = exec(&w, address, &["v4.channel.k8s.io"]).await;
-        peer.say(noise).await;
+        peer.say(&noise).await;
         while let Some(frame) = peer.next().await {
             assert!(matches!(frame, Frame::Data { .. } | Frame::GoAway), "{frame:?}");
         }
@@ -161,7 +161,8 @@ async fn attack_i_a_refused_upgrade_leaves_no_way_to_the_host() {
         let mut stream = admin(&w, address).await;
         let answer = raw(&mut stream, &upgrade(what, &["v4.channel.k8s.io", "portforward.k8s.io"])).await;
         assert!(answer.starts_with("HTTP/1.1 400"), "{what}: {answer}");
-        let length: usize = answer.to_lowercase().split("content-length: ").nth(1).unwrap().lines().next().unwrap().parse().unwrap();
+        let length: usize =
+            answer.to_lowercase().split("content-length: ").nth(1).unwrap().lines().next().unwrap().parse().unwrap();
         let mut body = vec![0; length];
         stream.read_exact(&mut body).await.unwrap();
         for path in ["/containerLogs/shop/web/c", "/exec/shop/web/c?command=ls", "/portForward/shop/web"] {
@@ -217,9 +218,8 @@ async fn readers_that_are_stuck_leave_room_for_others() {
         stuck.push(log("endless").await);
     }
     tokio::time::sleep(Duration::from_millis(300)).await; // until every window is full
-    let answer = tokio::time::timeout(Duration::from_secs(10), async {
-        log("web").await.into_body().collect().await.unwrap().to_bytes()
-    });
+    let answer =
+        tokio::time::timeout(Duration::from_secs(10), async { log("web").await.into_body().collect().await.unwrap().to_bytes() });
     assert!(answer.await.unwrap().starts_with(b"http://agent/containerLogs/shop/web/c"));
     assert!(stuck.iter().all(|answer| answer.status() == 200));
 }
