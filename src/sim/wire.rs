@@ -9,8 +9,8 @@ use super::Violation;
 use super::host::Connection;
 use super::world::{Event, World};
 use crate::agent::heart::{Action, Answer, Call, Input, LOOK, Reply, ServerError, Ticket, Work};
-use crate::docker::{EngineError, Operation};
 use crate::docker::simulated::Happened;
+use crate::docker::{EngineError, Operation};
 use crate::object::{Revision, kind_of};
 use crate::store::{Ended, Scope};
 

@@ -195,8 +195,7 @@ fn what_is_scaled_in_the_middle_of_a_rollout_that_cannot_finish_still_follows_th
     let recreate = json!({"type": "Recreate"});
     let mut left_behind = String::new();
     for first in [rolling(json!(1), json!(0)), rolling(json!(0), json!(1)), rolling(json!("50%"), json!(0))] {
-        for (before, after, last) in
-            (1..=4).flat_map(|b| (1..=4).flat_map(move |a| [false, true].map(move |last| (b, a, last))))
+        for (before, after, last) in (1..=4).flat_map(|b| (1..=4).flat_map(move |a| [false, true].map(move |last| (b, a, last))))
         {
             let last = if last { recreate.clone() } else { first.clone() };
             let mut world = three_nodes();
