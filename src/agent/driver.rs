@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::events::Events;
 use super::files::Files;
 use super::heart::{
-    Action, Answer, Call, ConfigRef, Heart, Input, ProbeCall, Reply, ServerError, Settings, Ticket, VolumeWork, Work,
+    Action, Answer, Call, ConfigRef, Heart, Input, LOOK, ProbeCall, Reply, ServerError, Settings, Ticket, VolumeWork, Work,
 };
 use super::remember::Home;
 use super::tunnel::{Found, Lookup, Missing};
@@ -37,8 +37,6 @@ const STARTS_PER_CPU: usize = 2;
 const PROBES_AT_ONCE: usize = 32;
 /// How long a silent watch is trusted. The server sends a bookmark every 30 s.
 const WATCH_QUIET: Duration = Duration::from_secs(75);
-/// How long a look at the engine may take: a daemon that hangs has to be noticed within twenty seconds.
-const LOOK: Duration = Duration::from_secs(8);
 /// How much of a log stands in for a termination message.
 const WORDS: (u64, usize) = (80, 2048);
 /// How long until the engine's events are asked for again.

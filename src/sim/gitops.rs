@@ -8,6 +8,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use super::Violation;
 use super::author::Worth;
 use super::chart::Git;
+use super::settle::differs;
 use crate::control::release::ASKED_FOR;
 use crate::object::ours::{
     Application, ApplicationStatus, COMMIT_ANNOTATION, InventoryItem, OWNER_ANNOTATION, Purpose, Release, Rendering, Verdict,
@@ -200,6 +201,13 @@ impl Ledger {
         let rollout = status.rollout.as_ref().map(|r| (r.release.clone(), r.purpose));
         if rollout == self.rollout {
             return Ok(());
+        }
+        // RB1: who says that it has arrived has everything as the release says, configuration too.
+        if let (Some((release, _)), None) = (&self.rollout, &rollout)
+            && status.target == *release
+            && let Some(what) = contents(view, release).and_then(|wanted| differs(view, &wanted))
+        {
+            return Err(broken("RB1", format!("the house says that it has arrived at {release}, and {what}")));
         }
         if let Some((release, purpose)) = &rollout {
             match purpose {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 
-use super::{Answer, Ask, Call, ConfigRef, Heart, ServerError, VolumeWork, Work};
+use super::{Answer, Ask, Call, ConfigRef, Heart, ServerError, Slot, VolumeWork, Work};
 use crate::plan::pod::env::{self, Sources, Values};
 use crate::plan::pod::memory;
 use crate::plan::pod::{spec, status, volume};
@@ -165,9 +165,11 @@ impl Heart {
     }
 
     /// Files whose values changed are written again; the containers see them without a restart.
-    fn rewrite_volumes(&mut self, uid: &str) {
+    pub(super) fn rewrite_volumes(&mut self, uid: &str) {
         let Some(entry) = self.pods.get(uid) else { return };
-        if entry.memory.volumes != memory::Work::Done || entry.tombstone.is_some() {
+        // One after the other: of two at a time the older could win, and one that is late would bring back what was removed.
+        let busy = entry.busy.contains_key(&Slot::Volumes);
+        if busy || entry.memory.volumes != memory::Work::Done || entry.tombstone.is_some() {
             return;
         }
         let pod = entry.pod.clone();
@@ -176,7 +178,8 @@ impl Heart {
         if entry.volumes != volumes {
             entry.volumes = volumes.clone();
             let work = VolumeWork { uid: uid.to_owned(), volumes, group: spec::fs_group(&pod) };
-            self.act(Work::Volumes(Box::new(work)), Ask::Rewrite);
+            let ticket = self.act(Work::Volumes(Box::new(work)), Ask::Rewrite { uid: uid.to_owned() });
+            self.occupy(uid, Slot::Volumes, ticket);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What goes into the heart and what comes out of it: plain values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
@@ -11,6 +12,10 @@ use serde_json::Value;
 
 use crate::docker::{EngineError, Operation, Outcome};
 use crate::plan::pod::Memory;
+
+/// How long the driver waits for a look at the engine before it says that the outcome is unknown: a daemon that hangs has to be noticed
+/// within twenty seconds (F23), and the list that notices it comes every ten.
+pub const LOOK: Duration = Duration::from_secs(8);
 
 /// Names an action and its answer.
 pub type Ticket = u64;
@@ -45,6 +50,8 @@ pub struct Settings {
 pub struct Remembered {
     /// All records, in any order.
     pub records: Vec<Record>,
+    /// The uids of all pods that have directories here. A record may be lost where its pod's files are not.
+    pub volumes: BTreeSet<String>,
 }
 
 /// What is kept on disk about one pod.

@@ -222,7 +222,11 @@ impl Heart {
                     self.bury(&uid);
                 }
             }
-            (Ask::Rewrite | Ask::Nothing, _) => {}
+            (Ask::Rewrite { uid }, _) => {
+                self.free(&uid, &Slot::Volumes);
+                self.rewrite_volumes(&uid); // the values may have changed again
+            }
+            (Ask::Nothing, _) => {}
             (ask, reply) => tracing::error!(?ask, ?reply, "an answer of the wrong kind"),
         }
     }

@@ -254,7 +254,7 @@ impl World {
         self.answers.clear();
     }
     fn restart(&mut self) {
-        let remembered = Remembered { records: self.disk.values().cloned().collect() };
+        let remembered = Remembered { records: self.disk.values().cloned().collect(), ..Remembered::default() };
         self.heart = Some(Heart::new(settings(), remembered, self.now));
         self.input(Input::Tick);
         if !self.server_away {

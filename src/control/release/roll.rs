@@ -343,9 +343,6 @@ impl ReleaseLoop {
         let mut taken = Vec::new();
         for change in changes {
             let key = change.name.0.clone();
-            if mutant::on(Mutant::BackWithoutConfiguration) && key.kind.kind == "ConfigMap" && change.action == Action::Patch {
-                continue;
-            }
             let refused = match change.action {
                 Action::Create => {
                     let stamp = Stamp { uid: cx.ids.uid(), now: pass.now };
