@@ -146,6 +146,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         server_wait: driver::signed(SERVER_WAIT),
         cpus: info.cpus,
         memory: info.memory,
+        booted_at: driver::booted_at(),
     };
     let remembered = home.recall()?;
     tracing::info!(node, server = known.server, pods = remembered.records.len(), "the agent starts");

@@ -27,7 +27,6 @@ const IN_FLIGHT: SignedDuration = SignedDuration::from_secs(30);
 pub(super) struct Auditor {
     pub(super) now: Timestamp,
     pub(super) with_faults: bool,
-    pub(super) last_fault: Timestamp,
     pub(super) ledger: Ledger,
     /// The highest revision of which somebody outside was told that it is on disk.
     acknowledged: Revision,
@@ -62,7 +61,6 @@ impl Default for Auditor {
         Auditor {
             now: Timestamp::UNIX_EPOCH,
             with_faults: false,
-            last_fault: Timestamp::UNIX_EPOCH,
             ledger: Ledger::default(),
             acknowledged: 0,
             shown: 0,
@@ -272,7 +270,7 @@ impl Auditor {
                 _ => {}
             }
             if self.rest.is_some()
-                && !self.ledger.mistaken
+                && !self.ledger.mistaken()
                 && !matches!(change.key.kind.kind, "Lease")
                 && &*change.key.namespace != "sim"
             {
@@ -286,8 +284,7 @@ impl Auditor {
         for key in touched {
             self.workload(actor, &key, before, after, changes)?;
         }
-        self.ledger.now = self.now;
-        self.ledger.last_fault = self.last_fault;
+        self.ledger.troubles.now = self.now;
         self.ledger.changed(actor, before, after, changes, git, &mut markers)?;
         Ok(markers)
     }

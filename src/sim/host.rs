@@ -122,6 +122,7 @@ impl Host {
             server_wait: SignedDuration::from_secs(20),
             cpus: self.cpus,
             memory: 8 << 30,
+            booted_at: Some(self.machine.booted_at()),
         };
         // Through its JSON, as a disk would give it back.
         let records =
