@@ -60,7 +60,9 @@ fn application(world: &World, view: &View, status: &ApplicationStatus) -> Option
     match worth {
         Worth::Invalid if status.sync != Sync::Invalid => wrong("and should be refused"),
         Worth::Good if bad(&digest) => None, // condemned by the deadline while hosts were away; the auditor allowed it
-        Worth::Good if status.sync != Sync::Synced || status.phase != Phase::Healthy => wrong("and should be served"),
+        // A prune beyond the budget waits for a person's consent, and until then the cluster is not what git says.
+        Worth::Good if status.phase != Phase::Healthy => wrong("and should be served"),
+        Worth::Good if status.sync != Sync::Synced && status.blocked_prune.is_empty() => wrong("and should be served"),
         Worth::Good if !good(&status.last_good) => wrong("and should be the last good release"),
         Worth::Bad if !bad(&digest) => wrong("and should be in quarantine"),
         Worth::Bad if status.last_good.is_empty() => None,
