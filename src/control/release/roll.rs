@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::images::{self, Images};
@@ -240,10 +241,12 @@ impl ReleaseLoop {
     /// The hosts that run pods of a release and whose sign of life is overdue; and since when all give signs of life without a gap.
     fn contact(&self, pass: &Pass<'_>, content: &Content) -> (BTreeSet<String>, Timestamp) {
         let mine = |top: Option<Key>| top.is_some_and(|top| content.wants(&top));
-        let hosts = facts::pods(&pass.view).into_iter().filter(|(_, top)| mine(top.clone()));
-        let hosts = hosts.filter_map(|(pod, _)| pod.spec.as_ref()?.node_name.clone());
-        // A host without a lease is not one that gives signs of life.
-        let tells = |host: &String| pass.view.get(&Key::of::<Lease>(LEASES, host)).is_some();
+        let stays = |pod: &Pod| pod.metadata.deletion_timestamp.is_none();
+        let pods = facts::pods(&pass.view).into_iter().filter(|(pod, top)| stays(pod) && mine(top.clone()));
+        let hosts = pods.filter_map(|(pod, _)| pod.spec.as_ref()?.node_name.clone());
+        // A host without a lease is not one that gives signs of life; of one that is given up, nobody waits for any.
+        let tells =
+            |host: &String| !pass.hosts.unreachable.contains(host) && pass.view.get(&Key::of::<Lease>(LEASES, host)).is_some();
         let hosts: BTreeSet<String> = hosts.filter(tells).collect();
         let without_gap = hosts.iter().filter_map(|host| self.heard.get(host)).map(|contact| contact.since).max();
         let heard =
