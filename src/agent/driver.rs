@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use parking_lot::Mutex;
@@ -386,6 +386,13 @@ impl HeartLookup {
 pub(super) fn memory_base() -> PathBuf {
     let places = [Path::new("/run"), Path::new("/dev/shm")];
     places.into_iter().find(|p| is_in_memory(p)).unwrap_or(places[0]).join("portolan")
+}
+
+/// When this host was started, as its kernel says.
+pub(super) fn booted_at() -> Option<Timestamp> {
+    let stat = std::fs::read_to_string("/proc/stat").ok()?;
+    let seconds = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
+    Timestamp::from_second(seconds.trim().parse().ok()?).ok()
 }
 
 /// Where secrets lie must be in memory; where it is not, people should know.

@@ -146,6 +146,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         server_wait: driver::signed(SERVER_WAIT),
         cpus: info.cpus,
         memory: info.memory,
+        booted_at: driver::booted_at(),
     };
     let files = files::Files { pods: home.pods(), memory: memory.clone() };
     let remembered = heart::Remembered { volumes: files.pods(), ..home.recall()? };

@@ -30,7 +30,6 @@ const NOTICED: SignedDuration = SignedDuration::from_secs(20);
 pub(super) struct Auditor {
     pub(super) now: Timestamp,
     pub(super) with_faults: bool,
-    pub(super) last_fault: Timestamp,
     pub(super) ledger: Ledger,
     /// The highest revision of which somebody outside was told that it is on disk.
     acknowledged: Revision,
@@ -65,7 +64,6 @@ impl Default for Auditor {
         Auditor {
             now: Timestamp::UNIX_EPOCH,
             with_faults: false,
-            last_fault: Timestamp::UNIX_EPOCH,
             ledger: Ledger::default(),
             acknowledged: 0,
             shown: 0,
@@ -311,7 +309,7 @@ impl Auditor {
                 _ => {}
             }
             if self.rest.is_some()
-                && !self.ledger.mistaken
+                && !self.ledger.mistaken()
                 && !matches!(change.key.kind.kind, "Lease")
                 && &*change.key.namespace != "sim"
             {
@@ -325,8 +323,7 @@ impl Auditor {
         for key in touched {
             self.workload(actor, &key, before, after, changes)?;
         }
-        self.ledger.now = self.now;
-        self.ledger.last_fault = self.last_fault;
+        self.ledger.troubles.now = self.now;
         self.ledger.changed(actor, before, after, changes, git, &mut markers)?;
         Ok(markers)
     }

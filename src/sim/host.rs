@@ -130,6 +130,7 @@ impl Host {
             server_wait: SignedDuration::from_secs(15),
             cpus: self.cpus,
             memory: 8 << 30,
+            booted_at: Some(self.machine.booted_at()),
         };
         // Through its JSON, as a disk would give it back.
         let records =

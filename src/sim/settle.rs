@@ -9,10 +9,10 @@ use serde_json::Value;
 use super::audit::ended;
 use super::author::Worth;
 use super::gitops::{contents, status};
-use super::world::World;
 use crate::agent::heart::Heart;
+use super::world::{ANNEX, ROOT, World};
 use crate::docker::container::Status;
-use crate::object::ours::{ApplicationStatus, Phase, Release, SYSTEM_NAMESPACE, Sync, Verdict};
+use crate::object::ours::{Application, ApplicationStatus, Phase, Release, SYSTEM_NAMESPACE, Sync, Verdict};
 use crate::object::{Key, Object, kind_of};
 use crate::store::View;
 
@@ -21,11 +21,12 @@ pub(super) fn unsettled(world: &World) -> Option<String> {
     let Some(server) = &world.server else { return Some("the server is down".to_owned()) };
     let view = server.store.view();
     let status = status(&view);
-    if world.auditor.ledger.mistaken {
+    if world.auditor.ledger.mistaken() {
         // What cannot run was judged good for want of news: that is for a person, and for the next commit.
         return hosts(world, &view);
     }
     application(world, &view, &status)
+        .or_else(|| annex(world, &view, &status))
         .or_else(|| objects(&view, &status))
         .or_else(|| workloads(world, &view))
         .or_else(|| hosts(world, &view))
@@ -60,7 +61,9 @@ fn application(world: &World, view: &View, status: &ApplicationStatus) -> Option
     match worth {
         Worth::Invalid if status.sync != Sync::Invalid => wrong("and should be refused"),
         Worth::Good if bad(&digest) => None, // condemned by the deadline while hosts were away; the auditor allowed it
-        Worth::Good if status.sync != Sync::Synced || status.phase != Phase::Healthy => wrong("and should be served"),
+        // A prune beyond the budget waits for a person's consent, and until then the cluster is not what git says.
+        Worth::Good if status.phase != Phase::Healthy => wrong("and should be served"),
+        Worth::Good if status.sync != Sync::Synced && status.blocked_prune.is_empty() => wrong("and should be served"),
         Worth::Good if !good(&status.last_good) => wrong("and should be the last good release"),
         Worth::Bad if !bad(&digest) => wrong("and should be in quarantine"),
         Worth::Bad if status.last_good.is_empty() => None,
@@ -68,6 +71,20 @@ fn application(world: &World, view: &View, status: &ApplicationStatus) -> Option
         _ if status.rollout.as_ref().is_some_and(|r| !r.stuck) => wrong("and a rollout is under way"),
         _ => None,
     }
+}
+
+/// What waits for the first Application follows it when that is well.
+fn annex(world: &World, view: &View, first: &ApplicationStatus) -> Option<String> {
+    let key = Key::of::<Application>(SYSTEM_NAMESPACE, ANNEX);
+    let status = view.get(&key)?.typed::<Application>().ok()?.status.clone().unwrap_or_default();
+    let digest = world.git.annex()?.digest;
+    let well = (first.sync, first.phase) == (Sync::Synced, Phase::Healthy);
+    let bad = status.quarantine.iter().any(|q| q.digest == digest);
+    if !well || bad || (status.sync, status.phase) == (Sync::Synced, Phase::Healthy) {
+        return None;
+    }
+    let ApplicationStatus { sync, phase, message, waiting_on, .. } = status;
+    Some(format!("{ROOT} is well, and {ANNEX} does not follow: {sync:?} {phase:?} {message:?} {waiting_on:?}"))
 }
 
 /// RB1: what there is, is what the target release says; and nothing else is managed.

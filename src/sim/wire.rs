@@ -79,7 +79,7 @@ impl World {
         }
         let name = self.hosts[host].name.clone();
         self.say(&name, || "agent crashes".to_owned());
-        self.auditor.last_fault = self.now;
+        self.auditor.ledger.troubles.disturb(self.now);
         self.reach("agent crash");
         self.hosts[host].stop_agent();
         let wait = self.dice.seconds(1, 20);

@@ -32,6 +32,8 @@ const BEAT: SignedDuration = SignedDuration::from_secs(10);
 const LOOK: SignedDuration = SignedDuration::from_secs(5);
 /// The root Application's name.
 pub(super) const ROOT: &str = "root";
+/// The name of the Application that depends on it.
+pub(super) const ANNEX: &str = "annex";
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -68,6 +70,12 @@ pub(super) enum Event {
     Change,
     /// Somebody replaces an object by their own of the same name.
     Replace { name: String },
+    /// Somebody acts on the Application by hand.
+    Operate,
+    /// Somebody ends a pin.
+    Unpin,
+    /// Somebody ends a pause.
+    Resume,
     /// Power is cut.
     Crash,
     /// Something goes wrong.
@@ -156,6 +164,7 @@ impl World {
             world.after(SignedDuration::from_secs(30), Event::Fault);
         }
         world.after(SignedDuration::from_secs(60), Event::Change);
+        world.after(SignedDuration::from_secs(90), Event::Operate);
         world.after(SignedDuration::from_secs(60), Event::Poll);
         for _ in 0..2 {
             world.after(SignedDuration::from_secs(5), Event::Count { read: None });
@@ -274,6 +283,9 @@ impl World {
             }
             Event::Change => self.change(),
             Event::Replace { name } => self.replace(&Key::of::<k8s_openapi::api::core::v1::ConfigMap>("shop", &name)),
+            Event::Operate => self.operate(),
+            Event::Unpin => self.unpin(),
+            Event::Resume => self.resume(),
             Event::Crash if self.faulty() => self.crash_server(),
             Event::Crash => {}
             Event::Fault => self.fault(),
@@ -320,6 +332,18 @@ impl World {
             "spec": {"source": {"repository": "/srv/charts"}, "policy": {"soakSeconds": 5, "progressDeadlineSeconds": 180}},
         });
         server.create(kind_of::<Application>(), root, &mut self.ids, self.now).expect("an application");
+        // Half of the houses have a second one that waits for the first.
+        if self.dice.chance(500) {
+            let annex = json!({
+                "metadata": {"namespace": SYSTEM_NAMESPACE, "name": ANNEX},
+                "spec": {
+                    "source": {"repository": "/srv/charts", "path": ANNEX}, "dependsOn": [ROOT],
+                    "policy": {"soakSeconds": 5, "progressDeadlineSeconds": 180},
+                },
+            });
+            server.create(kind_of::<Application>(), annex, &mut self.ids, self.now).expect("an application");
+            self.reach("second application");
+        }
         let map = json!({"metadata": {"namespace": "sim", "name": "count"}, "data": {"n": "0"}});
         server.create(kind_of::<k8s_openapi::api::core::v1::ConfigMap>(), map, &mut self.ids, self.now).expect("a map");
     }
@@ -330,7 +354,7 @@ impl World {
         let tail = self.dice.below(3);
         self.say("server", || format!("crashes at revision {} with {} on disk", server.store.revision(), server.store.durable()));
         self.auditor.crashed(&server.store);
-        self.auditor.last_fault = self.now;
+        self.auditor.ledger.troubles.disturb(self.now);
         self.disk = self.disk.crash(tail);
         self.disk_at = None;
         for Waiting { host, agent, ticket, .. } in std::mem::take(&mut self.waiting) {
@@ -442,7 +466,27 @@ impl World {
         Ok(())
     }
 
+    /// Tells the auditor what is wrong now.
+    fn confess(&mut self) {
+        let troubles = &mut self.auditor.ledger.troubles;
+        if self.server.is_none() {
+            troubles.server_away(self.now);
+        }
+        if self.slow_disk || self.git.is_away() {
+            troubles.disturb(self.now);
+        }
+        for host in self.hosts.iter().filter(|h| !h.lost) {
+            if !host.link || host.heart.is_none() || !host.machine.is_up() {
+                troubles.cut_off(&host.name, self.now);
+            }
+            if host.machine.is_registry_away() || host.machine.has_wedged() {
+                troubles.disturb(self.now);
+            }
+        }
+    }
+
     fn audit(&mut self, before: Option<(u64, View)>) -> Result<(), Violation> {
+        self.confess();
         let Some(server) = &self.server else { return Ok(()) };
         let revision = server.store.revision();
         self.auditor.follow(&server.store);

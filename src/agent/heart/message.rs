@@ -43,6 +43,8 @@ pub struct Settings {
     pub cpus: u32,
     /// Memory in bytes, for the same.
     pub memory: u64,
+    /// When the host was started, if it says.
+    pub booted_at: Option<Timestamp>,
 }
 
 /// What is on disk when an agent starts.

@@ -321,6 +321,7 @@ impl Heart {
             pod: &entry.pod,
             seen: &seen,
             node_ip: &self.settings.node_ip,
+            booted_at: self.settings.booted_at,
             may_start: !dead && (self.synced || waited),
             now,
         };

@@ -54,6 +54,7 @@ fn settings() -> Settings {
         server_wait: SignedDuration::from_secs(30),
         cpus: 2,
         memory: 4 << 30,
+        booted_at: None,
     }
 }
 

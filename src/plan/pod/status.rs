@@ -178,7 +178,7 @@ fn terminated(end: &Ended, _past: bool) -> ContainerState {
         message: end.message.clone().filter(|m| !m.is_empty()),
         started_at: end.started_at.map(Time),
         finished_at: end.finished_at.map(Time),
-        signal: None,
+        signal: end.signal,
     };
     ContainerState { terminated: Some(terminated), ..ContainerState::default() }
 }
