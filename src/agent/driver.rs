@@ -144,7 +144,12 @@ impl Hands {
         let reply = match work {
             Work::Engine(operation) => Reply::Engine(self.engine(&operation).await),
             Work::SandboxImage => Reply::Engine(self.sandbox_image().await),
-            Work::Server(call) => Reply::Server(self.server(&call).await),
+            Work::Server(call) => {
+                let began = tokio::time::Instant::now();
+                let reply = self.server(&call).await;
+                tracing::trace!(call = call.name(), us = began.elapsed().as_micros(), error = ?reply.as_ref().err(), "server");
+                Reply::Server(reply)
+            }
             Work::Probe(call) => Reply::Probe(self.probe(&call).await),
             Work::Sleep(time) => {
                 tokio::time::sleep(Duration::try_from(time).unwrap_or(Duration::ZERO)).await;
@@ -195,7 +200,8 @@ impl Hands {
         if let (Operation::Pull { reference, .. }, Ok(_)) = (operation, &result) {
             self.pulled.lock().insert(reference.clone(), tokio::time::Instant::now());
         }
-        tracing::debug!(operation = operation.name(), ms = began.elapsed().as_millis(), error = ?result.as_ref().err(), "engine");
+        let (us, waited) = (began.elapsed().as_micros(), began.duration_since(asked).as_micros());
+        tracing::debug!(operation = operation.name(), us, waited, error = ?result.as_ref().err(), "engine");
         result
     }
 
@@ -307,6 +313,9 @@ async fn watch_pods(mut client: watch::Receiver<Client>, node: String, inputs: m
                     break;
                 }
             };
+            if let Some(Event::Put(pod)) = &event {
+                tracing::trace!(pod = spec::name(pod), revision = pod.metadata.resource_version, "seen");
+            }
             let input = match event {
                 Some(Event::All(pods)) => Input::Pods(pods.into_iter().map(Arc::new).collect()),
                 Some(Event::Put(pod)) => Input::Pod(Arc::new(pod)),

@@ -208,6 +208,19 @@ pub enum Call {
     Event(Box<PodEvent>),
 }
 
+impl Call {
+    /// A word for logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Call::PatchStatus { .. } => "patch status",
+            Call::GetPod { .. } => "get pod",
+            Call::DeletePod { .. } => "delete pod",
+            Call::GetConfig(_) => "get config",
+            Call::Event(_) => "event",
+        }
+    }
+}
+
 /// Something that people should know about a pod.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PodEvent {
