@@ -128,6 +128,8 @@ pub enum Reply {
 pub struct Action {
     /// For the answer.
     pub ticket: Ticket,
+    /// The uid of the pod that it is about; empty when it is about none, or only looks.
+    pub uid: String,
     /// What.
     pub work: Work,
 }
