@@ -211,6 +211,7 @@ fn prepare(store: &Store, options: &Options) -> anyhow::Result<()> {
             _ => {}
         }
     }
+    auth::defaults::reconcile(store, now)?;
     let Some(repository) = &options.repository else { return Ok(()) };
     root(store, repository, options, now, &mut ids).context("make the root Application")
 }

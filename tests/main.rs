@@ -1,10 +1,13 @@
 //! One integration binary: linking is what costs on two cores. Each module is a subject.
 #![allow(clippy::print_stderr)] // a test speaks to whoever reads its failure
 
+mod clients;
 mod foresight;
 mod hosts;
 mod kubectl;
+mod kubectl_create;
 mod reference;
 mod rejects;
 mod support;
 mod tidy;
+mod transcripts;

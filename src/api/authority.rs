@@ -259,7 +259,7 @@ pub(super) fn identify(der: &[u8]) -> Option<Identity> {
     let groups: Vec<String> = subject.iter_organization().filter_map(|o| o.as_str().ok().map(str::to_owned)).collect();
     let expires = Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()?;
     let key = hex(&Sha256::digest(certificate.public_key().raw));
-    (!name.is_empty()).then_some(Identity { name, groups, expires: Some(expires), key: Some(key) })
+    (!name.is_empty()).then(|| Identity { name, groups, expires: Some(expires), key: Some(key), ..Identity::default() })
 }
 
 fn make(now: Timestamp) -> anyhow::Result<Pair> {

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::failure::Failure;
 use super::path::Query;
+use super::protobuf;
 use crate::object::Kind;
 use crate::object::admit::{Coerce, ShapeKind, Step, shape, show_path};
 
@@ -101,16 +102,13 @@ pub(super) struct Parsed {
     pub(super) duplicates: Vec<String>,
 }
 
-/// Parses a body that holds an object (or options): JSON, or YAML.
+/// Parses a body that holds an object (or options): JSON, YAML, or protobuf.
 pub(super) fn parse(headers: &HeaderMap, bytes: &[u8]) -> Result<Parsed, Failure> {
     match media_type(headers).as_str() {
         "" | "application/json" | "*/*" => json(bytes),
         "application/yaml" | "application/x-yaml" | "text/yaml" => yaml(bytes),
-        "application/vnd.kubernetes.protobuf" => Err(Failure::unsupported(
-            "application/vnd.kubernetes.protobuf",
-            &["application/json", "application/yaml (use `kubectl apply -f` or `kubectl create -f`)"],
-        )),
-        other => Err(Failure::unsupported(other, &["application/json", "application/yaml"])),
+        protobuf::MEDIA_TYPE => Ok(Parsed { value: protobuf::decode(bytes)?, duplicates: Vec::new() }),
+        other => Err(Failure::unsupported(other, &["application/json", "application/yaml", protobuf::MEDIA_TYPE])),
     }
 }
 

@@ -23,6 +23,7 @@ fn subresource(kind: &Kind, name: &str) -> (&'static str, &'static str, String, 
         "eviction" => ("policy", "v1", "Eviction".to_owned(), &["create"]),
         "finalize" => ("", "v1", own(), &["update"]),
         "log" => ("", "v1", own(), &["get"]),
+        "token" => ("authentication.k8s.io", "v1", "TokenRequest".to_owned(), &["create"]),
         "exec" => ("", "v1", "PodExecOptions".to_owned(), &["create", "get"]),
         "attach" => ("", "v1", "PodAttachOptions".to_owned(), &["create", "get"]),
         _ => (kind.group, kind.version, own(), &["get", "patch", "update"]),
@@ -86,20 +87,32 @@ pub(super) fn root(headers: &HeaderMap, core: bool) -> Response<Body> {
     if core {
         return json_response(200, &json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}));
     }
-    let groups: Vec<Value> =
-        groups().into_iter().filter(|(group, _)| !group.is_empty()).map(|(g, v)| group_value(g, v)).collect();
+    let groups: Vec<Value> = named_groups().into_iter().map(group_value).collect();
     json_response(200, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
 }
 
-fn group_value(group: &str, version: &str) -> Value {
-    let version = json!({"groupVersion": format!("{group}/{version}"), "version": version});
-    json!({"name": group, "versions": [version], "preferredVersion": version})
+/// Names of the groups beside the core group, in the order of `KINDS`.
+fn named_groups() -> Vec<&'static str> {
+    let mut names: Vec<&str> = groups().into_iter().map(|(group, _)| group).filter(|group| !group.is_empty()).collect();
+    names.dedup();
+    names
+}
+
+/// The versions of a group; the first is the one to prefer.
+fn versions(group: &str) -> impl Iterator<Item = &'static str> {
+    groups().into_iter().filter(move |(g, _)| *g == group).map(|(_, version)| version)
+}
+
+fn group_value(group: &str) -> Value {
+    let versions: Vec<Value> =
+        versions(group).map(|version| json!({"groupVersion": format!("{group}/{version}"), "version": version})).collect();
+    json!({"name": group, "versions": versions, "preferredVersion": versions[0]})
 }
 
 /// `/apis/{group}`
 pub(super) fn group(name: &str) -> Result<Response<Body>, Failure> {
-    let (group, version) = groups().into_iter().find(|(g, _)| *g == name && !g.is_empty()).ok_or_else(Failure::no_route)?;
-    let mut value = group_value(group, version);
+    let group = named_groups().into_iter().find(|group| *group == name).ok_or_else(Failure::no_route)?;
+    let mut value = group_value(group);
     value["kind"] = "APIGroup".into();
     value["apiVersion"] = "v1".into();
     Ok(json_response(200, &value))
@@ -142,15 +155,16 @@ pub(super) fn resources(group: &str, version: &str) -> Result<Response<Body>, Fa
 }
 
 fn aggregated(form: &str, core: bool) -> Value {
-    let items: Vec<Value> = groups()
+    let names = if core { vec![""] } else { named_groups() };
+    let items: Vec<Value> = names
         .into_iter()
-        .filter(|(group, _)| group.is_empty() == core)
-        .map(|(group, version)| {
-            let resources: Vec<Value> = kinds_of(group, version).map(aggregated_resource).collect();
-            json!({
-                "metadata": {"name": group, "creationTimestamp": null},
-                "versions": [{"version": version, "freshness": "Current", "resources": resources}],
-            })
+        .map(|group| {
+            let version = |version| {
+                let resources: Vec<Value> = kinds_of(group, version).map(aggregated_resource).collect();
+                json!({"version": version, "freshness": "Current", "resources": resources})
+            };
+            let versions: Vec<Value> = versions(group).map(version).collect();
+            json!({"metadata": {"name": group, "creationTimestamp": null}, "versions": versions})
         })
         .collect();
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{form}"), "metadata": {}, "items": items})

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::Store;
 use auth::Verb;
+use auth::rbac::Rbac;
 use authority::Authority;
 use body::read;
 use failure::{Failure, bytes_response};
@@ -36,6 +37,7 @@ pub mod join;
 pub mod listen;
 mod openapi;
 mod path;
+mod protobuf;
 mod read;
 mod remainder;
 mod streams;
@@ -73,6 +75,7 @@ struct Inner {
     nodes: Semaphore,
     authority: Option<Arc<Authority>>,
     tunnels: Tunnels,
+    rbac: Rbac,
     stopping: CancellationToken,
 }
 
@@ -85,7 +88,8 @@ impl Api {
     /// The same with an authority, so that hosts can join. Streams and watches end with `stopping`.
     pub fn with_authority(store: Store, clock: Clock, authority: Option<Arc<Authority>>, stopping: CancellationToken) -> Self {
         let (people, nodes) = (Semaphore::new(AT_ONCE), Semaphore::new(AT_ONCE_NODES));
-        Api { inner: Arc::new(Inner { store, clock, people, nodes, authority, tunnels: Tunnels::default(), stopping }) }
+        let (tunnels, rbac) = (Tunnels::default(), Rbac::default());
+        Api { inner: Arc::new(Inner { store, clock, people, nodes, authority, tunnels, rbac, stopping }) }
     }
 
     fn authority(&self) -> Option<&Authority> {
@@ -158,7 +162,7 @@ impl Api {
                 _ => Err(Failure::method_not_allowed()),
             };
         }
-        let identity = identity.ok_or_else(Failure::unauthorized)?;
+        let identity = identity.ok_or_else(Failure::unauthorized)?.authenticated();
         // Acting for somebody else is a right that nobody has yet; to ignore the wish would be to act with too many rights.
         if parts.headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
             return Err(Failure::forbidden_path(&identity.name, "impersonate", parts.uri.path()));
@@ -168,7 +172,11 @@ impl Api {
             Method::GET | Method::HEAD => Ok(response),
             _ => Err(Failure::method_not_allowed()),
         };
-        match route? {
+        let route = route?;
+        if !matches!(route, Route::Objects(_) | Route::Tunnel(_)) {
+            self.authorize_path(&identity, &parts.method.as_str().to_ascii_lowercase(), parts.uri.path())?;
+        }
+        match route {
             Route::CoreVersions => only_get(discovery::root(&parts.headers, true)),
             Route::Groups => only_get(discovery::root(&parts.headers, false)),
             Route::Group(name) => only_get(discovery::group(&name)?),
@@ -202,7 +210,11 @@ impl Api {
             (&Method::DELETE, true) if target.kind.namespaced != target.namespace.is_empty() => Verb::DeleteCollection,
             _ => return Err(Failure::method_not_allowed()),
         };
-        auth::authorize(&self.store().view(), identity, verb, target, query)?;
+        self.authorize(identity, verb, target, query)?;
+        // A WebSocket begins with a GET. To act in a container takes the right to create, whichever way it is asked for.
+        if verb == Verb::Get && matches!(target.subresource.as_str(), "exec" | "attach" | "portforward") {
+            self.authorize(identity, Verb::Create, target, query)?;
+        }
         if verb == Verb::Watch {
             return self.watch(identity, target, query, &parts.headers).await;
         }

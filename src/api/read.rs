@@ -47,7 +47,7 @@ impl Selection {
             fields = format!("{fields},metadata.name={}", target.name);
         }
         let fields = FieldSelector::parse(target.kind, &fields).map_err(|e| Failure::bad_request(e.to_string()))?;
-        Ok(Selection { kind: target.kind, namespace: target.namespace.clone(), labels, fields })
+        Ok(Selection { kind: target.kind.stored(), namespace: target.namespace.clone(), labels, fields })
     }
 
     pub(super) fn matches(&self, object: &Object) -> bool {
@@ -150,7 +150,7 @@ impl Api {
 
     /// One object as it is now, once that is on disk.
     pub(super) async fn find(&self, target: &Target) -> Result<Arc<Object>, Failure> {
-        let key = Key::new(target.kind, &target.namespace, &target.name);
+        let key = Key::new(target.kind.stored(), &target.namespace, &target.name);
         match self.store().get(&key) {
             Some(object) => {
                 self.until_durable(object.revision).await?;
@@ -175,7 +175,7 @@ impl Api {
             self.view_at_least(revision).await?;
         }
         let object = self.find(target).await?;
-        Ok(self.object_response(200, form, &object))
+        Ok(self.object_response(200, form, target.kind, &object))
     }
 
     pub(super) async fn list(&self, target: &Target, query: &Query, headers: &HeaderMap) -> Result<Response<Body>, Failure> {
@@ -197,12 +197,12 @@ impl Api {
                     kind.kind,
                     kind.api_version()
                 );
-                Ok(bytes_response(200, "application/json", splice(head, listing.objects)))
+                Ok(bytes_response(200, "application/json", splice(head, kind, listing.objects)))
             }
             Form::Table { version, include } => {
                 let mut table = table::head(target.kind, version, metadata, true);
                 let now = self.now();
-                table["rows"] = listing.objects.iter().map(|o| table::row(o, version, include, now)).collect();
+                table["rows"] = listing.objects.iter().map(|o| table::row(target.kind, o, version, include, now)).collect();
                 Ok(bytes_response(200, &form.content_type(true), table.to_string()))
             }
             Form::Metadata { version } => {
@@ -288,14 +288,14 @@ impl Api {
         Ok(then.into_values().collect())
     }
 
-    /// One object, in the form that the client wants.
-    pub(super) fn object_response(&self, code: u16, form: Form, object: &Object) -> Response<Body> {
+    /// One object, in the words of `kind` and in the form that the client wants.
+    pub(super) fn object_response(&self, code: u16, form: Form, kind: &'static Kind, object: &Object) -> Response<Body> {
         match form {
-            Form::Objects => bytes_response(code, "application/json", object.json().clone()),
+            Form::Objects => bytes_response(code, "application/json", shown(kind, object)),
             Form::Table { version, include } => {
                 let metadata = json!({"resourceVersion": object.revision.to_string()});
-                let mut table = table::head(object.key.kind, version, metadata, true);
-                table["rows"] = vec![table::row(object, version, include, self.now())].into();
+                let mut table = table::head(kind, version, metadata, true);
+                table["rows"] = vec![table::row(kind, object, version, include, self.now())].into();
                 bytes_response(code, &form.content_type(false), table.to_string())
             }
             Form::Metadata { version } => {
@@ -304,10 +304,10 @@ impl Api {
         }
     }
 
-    /// A tree that is not stored, in the form that the client wants. Only objects of a kind have columns.
-    pub(super) fn value_response(&self, code: u16, form: Form, kind: &Kind, value: Value) -> Response<Body> {
+    /// A tree of what would be stored, in the words of `kind` and in the form that the client wants.
+    pub(super) fn value_response(&self, code: u16, form: Form, kind: &'static Kind, value: Value) -> Response<Body> {
         match form {
-            Form::Objects => json_response(code, &value),
+            Form::Objects => json_response(code, &kind.show(value)),
             Form::Table { version, include } => {
                 let mut table = table::head(kind, version, json!({}), true);
                 let cells: Vec<Value> = kind.columns.iter().map(|c| (c.cell)(&value, self.now())).collect();
@@ -315,7 +315,7 @@ impl Api {
                 match include {
                     Include::None => {}
                     Include::Metadata => row["object"] = table::partial(value, version),
-                    Include::Object => row["object"] = value,
+                    Include::Object => row["object"] = kind.show(value),
                 }
                 table["rows"] = json!([row]);
                 bytes_response(code, &form.content_type(false), table.to_string())
@@ -327,8 +327,16 @@ impl Api {
     }
 }
 
+/// An object's bytes in the words of `kind`: the stored ones, unless it is an alias.
+pub(super) fn shown(kind: &'static Kind, object: &Object) -> Bytes {
+    match kind.alias {
+        None => object.json().clone(),
+        Some(_) => kind.show(object.value()).to_string().into(),
+    }
+}
+
 /// A body out of stored bytes.
-fn splice(head: String, objects: Vec<Arc<Object>>) -> Body {
+fn splice(head: String, kind: &'static Kind, objects: Vec<Arc<Object>>) -> Body {
     let mut pieces = Some(head.into_bytes());
     let mut objects = objects.into_iter().enumerate();
     let mut done = false;
@@ -343,7 +351,7 @@ fn splice(head: String, objects: Vec<Arc<Object>>) -> Body {
                     if index > 0 {
                         piece.extend_from_slice(b",");
                     }
-                    piece.extend_from_slice(object.json());
+                    piece.extend_from_slice(&shown(kind, &object));
                 }
                 None => {
                     piece.extend_from_slice(b"]}\n");

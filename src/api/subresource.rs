@@ -28,7 +28,7 @@ impl Api {
                 let change = if verb == Verb::Update { body::parse(ask.headers, bytes)?.value } else { body::yaml(bytes)?.value };
                 let named = version(change["metadata"]["resourceVersion"].as_str().unwrap_or(""))?.filter(|r| *r > 0);
                 let done = self
-                    .change(ask, verb, named.is_none(), |old| {
+                    .change(ask, named.is_none(), |old| {
                         let current = scale_of(old);
                         let wanted = match (verb, sort.as_str()) {
                             (Verb::Update, _) => change.clone(),
@@ -80,7 +80,7 @@ impl Api {
         }
         let kind = ask.target.kind;
         let done = self
-            .change(ask, Verb::Create, true, |old| {
+            .change(ask, true, |old| {
                 let mut value = old.value();
                 if let Some(uid) = binding["metadata"]["uid"].as_str().filter(|u| !u.is_empty() && *u != old.meta.uid) {
                     let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", old.meta.uid);
@@ -136,7 +136,7 @@ impl Api {
         let wanted = body::parse(ask.headers, bytes)?.value;
         let kind = ask.target.kind;
         let done = self
-            .change(ask, Verb::Update, true, |old: &Arc<Object>| {
+            .change(ask, true, |old: &Arc<Object>| {
                 let mut value = old.value();
                 value["spec"]["finalizers"] = wanted["spec"]["finalizers"].clone();
                 let empty = |list: &Value| list.as_array().is_none_or(Vec::is_empty);
@@ -146,7 +146,7 @@ impl Api {
             })
             .await?;
         Ok(match done {
-            Ok((object, _)) => self.object_response(200, ask.form, &object),
+            Ok((object, _)) => self.object_response(200, ask.form, ask.target.kind, &object),
             Err(dry_run) => *dry_run,
         })
     }

@@ -110,15 +110,15 @@ pub(super) fn head(kind: &Kind, version: &str, metadata: Value, columns: bool) -
     table
 }
 
-/// The row of one object.
-pub(super) fn row(object: &Object, version: &str, include: Include, now: Timestamp) -> Value {
+/// The row of one object. Its cells are made of what is stored, and what goes with it is in the words of `kind`.
+pub(super) fn row(kind: &'static Kind, object: &Object, version: &str, include: Include, now: Timestamp) -> Value {
     let value = object.value();
     let cells: Vec<Value> = object.key.kind.columns.iter().map(|column| (column.cell)(&value, now)).collect();
     let mut row = json!({"cells": cells});
     match include {
         Include::None => {}
         Include::Metadata => row["object"] = partial(value, version),
-        Include::Object => row["object"] = value,
+        Include::Object => row["object"] = kind.show(value),
     }
     row
 }

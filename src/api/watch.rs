@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::Api;
-use super::auth::{self, Identity, Verb};
+use super::auth::{Identity, Verb};
 use super::failure::{Failure, bytes_response};
 use super::path::{Query, Target};
-use super::read::{Selection, version};
+use super::read::{Selection, shown, version};
 use super::table::{self, Form};
 use crate::object::{Object, Revision};
 use crate::store::{Change, Ended, Watch};
@@ -181,8 +181,7 @@ impl Stream {
     }
 
     fn may(&self) -> bool {
-        let rights = |view| auth::authorize(&view, &self.identity, Verb::Watch, &self.target, &self.query);
-        self.api.still_valid(&self.identity) && (self.identity.is_master() || rights(self.api.store().view()).is_ok())
+        self.api.still_valid(&self.identity) && self.api.authorize(&self.identity, Verb::Watch, &self.target, &self.query).is_ok()
     }
 
     fn join_initial(&mut self) -> Option<Bytes> {
@@ -224,13 +223,13 @@ impl Stream {
         out.put_slice(r#type.as_bytes());
         out.put_slice(b"\",\"object\":");
         match self.form {
-            Form::Objects => out.put_slice(object.json()),
+            Form::Objects => out.put_slice(&shown(self.target.kind, object)),
             Form::Table { version, include } => {
                 let now = self.api.now();
                 let metadata = json!({"resourceVersion": object.revision.to_string()});
-                let mut table = table::head(self.selection.kind, version, metadata, !self.headed);
+                let mut table = table::head(self.target.kind, version, metadata, !self.headed);
                 self.headed = true;
-                table["rows"] = vec![table::row(object, version, include, now)].into();
+                table["rows"] = vec![table::row(self.target.kind, object, version, include, now)].into();
                 out.put_slice(table.to_string().as_bytes());
             }
             Form::Metadata { version } => out.put_slice(table::partial(object.value(), version).to_string().as_bytes()),
@@ -240,7 +239,7 @@ impl Stream {
     }
 
     fn bookmark(&mut self, revision: Revision, initial: bool) -> Bytes {
-        let kind = self.selection.kind;
+        let kind = self.target.kind;
         let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": Value::Null});
         if initial {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
 use serde_json::{Value, json};
 
-use super::auth::{self, Identity, Verb};
+use super::auth::{Identity, Verb};
 use super::body::{self, Parsed, WriteOptions, conform};
 use super::failure::{Failure, json_response, success};
 use super::path::{Query, Target};
@@ -59,7 +59,7 @@ impl<'a> Ask<'a> {
         Ok(Ask { identity, target, query, headers, options, form: Form::negotiate(headers, query)? })
     }
     fn key(&self) -> Key {
-        Key::new(self.target.kind, &self.target.namespace, &self.target.name)
+        Key::new(self.target.kind.stored(), &self.target.namespace, &self.target.name)
     }
     fn subresource(&self) -> Option<&str> {
         Some(self.target.subresource.as_str()).filter(|s| !s.is_empty())
@@ -82,8 +82,8 @@ impl Api {
     }
 
     /// Answers with an object and with warnings.
-    fn answer(&self, code: u16, form: Form, object: &Object, warnings: &[String]) -> Response<Body> {
-        let mut response = self.object_response(code, form, object);
+    fn answer(&self, code: u16, ask: &Ask<'_>, object: &Object, warnings: &[String]) -> Response<Body> {
+        let mut response = self.object_response(code, ask.form, ask.target.kind, object);
         warn(&mut response, warnings);
         response
     }
@@ -113,12 +113,12 @@ impl Api {
         if value["metadata"]["resourceVersion"].as_str().is_some_and(|r| !r.is_empty()) {
             return Err(Failure::bad_request("resourceVersion should not be set on objects to be created"));
         }
-        self.insert(ask, value, &warnings, true).await
+        self.insert(ask, kind.store(value), &warnings, true).await
     }
 
     /// Stores a new object. `track`: its fields are recorded as the manager's (an apply has done that already).
     async fn insert(&self, ask: &Ask<'_>, value: Value, warnings: &[String], track: bool) -> Result<Response<Body>, Failure> {
-        let kind = ask.target.kind;
+        let kind = ask.target.kind.stored();
         let given_name = value["metadata"]["name"].as_str().unwrap_or("").to_owned();
         for _ in 0..TRIES {
             let now = self.now();
@@ -128,7 +128,7 @@ impl Api {
                 managed::track(kind, None, &mut value, &ask.options.manager, managed::Operation::Update, None, now);
             }
             let draft = admit::create(kind, value, &Stamp { uid: new_uid(), now }).map_err(|r| Failure::invalid(&r))?;
-            auth::check_write(ask.identity, Verb::Create, ask.target, None, &draft)?;
+            self.check_write(ask.identity, ask.target, None, &draft)?;
             let mut txn = Txn::new();
             if kind.namespaced {
                 let namespace = self.open_namespace(kind, &draft.key)?;
@@ -143,7 +143,7 @@ impl Api {
             }
             txn.create(draft);
             match self.commit(kind, txn).await? {
-                Ok(committed) => return Ok(self.answer(201, ask.form, &committed.objects[0], warnings)),
+                Ok(committed) => return Ok(self.answer(201, ask, &committed.objects[0], warnings)),
                 // A made-up name may collide: make up another one.
                 Err(conflict) if conflict.key.kind == kind && conflict.kind == ConflictKind::Exists => {
                     if !given_name.is_empty() {
@@ -178,7 +178,6 @@ impl Api {
     pub(super) async fn change(
         &self,
         ask: &Ask<'_>,
-        verb: Verb,
         again: bool,
         plan: impl Fn(&Arc<Object>) -> Result<(Next, Vec<String>), Failure>,
     ) -> Result<Result<(Arc<Object>, Vec<String>), Box<Response<Body>>>, Failure> {
@@ -196,7 +195,7 @@ impl Api {
                     return Ok(Ok((old, warnings)));
                 }
                 Next::Write(draft) => {
-                    auth::check_write(ask.identity, verb, ask.target, Some(&old), &draft)?;
+                    self.check_write(ask.identity, ask.target, Some(&old), &draft)?;
                     if ask.options.dry_run {
                         return Ok(Err(Box::new(self.would(200, ask, &draft, Some(&old), &warnings))));
                     }
@@ -227,12 +226,11 @@ impl Api {
     async fn changed(
         &self,
         ask: &Ask<'_>,
-        verb: Verb,
         again: bool,
         plan: impl Fn(&Arc<Object>) -> Result<(Next, Vec<String>), Failure>,
     ) -> Result<Response<Body>, Failure> {
-        Ok(match self.change(ask, verb, again, plan).await? {
-            Ok((object, warnings)) => self.answer(200, ask.form, &object, &warnings),
+        Ok(match self.change(ask, again, plan).await? {
+            Ok((object, warnings)) => self.answer(200, ask, &object, &warnings),
             Err(response) => *response,
         })
     }
@@ -244,7 +242,8 @@ impl Api {
         let warnings = conform(kind, &mut value, &duplicates, ask.options.validation)?;
         place(ask.target, &mut value)?;
         let named = version(value["metadata"]["resourceVersion"].as_str().unwrap_or(""))?.filter(|r| *r > 0);
-        self.changed(ask, Verb::Update, named.is_none(), |old| {
+        let value = kind.store(value);
+        self.changed(ask, named.is_none(), |old| {
             check_version(old, named)?;
             check_uid(old, &value)?;
             Ok((self.next_version(ask, old, value.clone())?, warnings.clone()))
@@ -255,7 +254,7 @@ impl Api {
     /// The version that follows `old` when a client wants `wanted`: defaults, ownership of fields, rules.
     fn next_version(&self, ask: &Ask<'_>, old: &Arc<Object>, mut wanted: Value) -> Result<Next, Failure> {
         let now = self.now();
-        let (kind, subresource) = (ask.target.kind, ask.subresource());
+        let (kind, subresource) = (ask.target.kind.stored(), ask.subresource());
         admit::prepare(kind, &mut wanted);
         managed::track(kind, Some(&old.value()), &mut wanted, &ask.options.manager, managed::Operation::Update, subresource, now);
         match admit::update(old, wanted, subresource, now).map_err(|r| Failure::invalid(&r))? {
@@ -287,8 +286,8 @@ impl Api {
             return Err(Failure::too_large(PATCH_OPERATIONS));
         }
         let named = version(patch["metadata"]["resourceVersion"].as_str().unwrap_or(""))?.filter(|r| *r > 0);
-        self.changed(ask, Verb::Patch, named.is_none(), |old| {
-            let before = old.value();
+        self.changed(ask, named.is_none(), |old| {
+            let before = kind.show(old.value());
             let patched = match sort.as_str() {
                 "application/json-patch+json" => patch::json_patch(&before, &patch),
                 "application/merge-patch+json" => patch::merge_patch(&before, &patch),
@@ -304,7 +303,7 @@ impl Api {
             // A patch that says nothing of the version carries the one that it was applied to.
             check_version(old, version(value["metadata"]["resourceVersion"].as_str().unwrap_or(""))?.filter(|r| *r > 0))?;
             check_uid(old, &value)?;
-            Ok((self.next_version(ask, old, value)?, warnings))
+            Ok((self.next_version(ask, old, kind.store(value))?, warnings))
         })
         .await
     }
@@ -325,6 +324,7 @@ impl Api {
             return Err(Failure::bad_request("metadata.managedFields must be nil"));
         }
         let named = version(config["metadata"]["resourceVersion"].as_str().unwrap_or(""))?.filter(|r| *r > 0);
+        let (config, kind) = (kind.store(config), kind.stored());
         let applied = |old: Option<&Value>| {
             patch::apply::apply(kind, old, &config, &options.manager, options.force, self.now())
                 .map_err(|conflicts| Failure::apply_conflicts(&conflicts))
@@ -334,7 +334,7 @@ impl Api {
                 if ask.subresource().is_some() {
                     return Err(Failure::not_found(kind, &ask.target.name));
                 }
-                auth::authorize(&self.store().view(), ask.identity, Verb::Create, ask.target, ask.query)?;
+                self.authorize(ask.identity, Verb::Create, ask.target, ask.query)?;
                 if named.is_some() {
                     return Err(Failure::modified(kind, &ask.target.name));
                 }
@@ -344,7 +344,7 @@ impl Api {
                 }
             }
             let done = self
-                .changed(ask, Verb::Patch, named.is_none(), |old| {
+                .changed(ask, named.is_none(), |old| {
                     check_version(old, named)?;
                     check_uid(old, &config)?;
                     let mut value = applied(Some(&old.value()))?;
@@ -371,7 +371,7 @@ impl Api {
         Ok(match removed {
             // A pod is answered with itself: clients that wait for it want its uid and its grace.
             true if kind.plural != "pods" => json_response(200, &success(kind, &ask.target.name, &object.meta.uid)),
-            _ => self.object_response(200, ask.form, &object),
+            _ => self.object_response(200, ask.form, kind, &object),
         })
     }
 
@@ -397,7 +397,7 @@ impl Api {
             };
             Ok((next, Vec::new()))
         };
-        match self.change(ask, Verb::Delete, options.revision.is_none(), plan).await? {
+        match self.change(ask, options.revision.is_none(), plan).await? {
             Ok((object, _)) => {
                 let still = self.store().get(&object.key).is_some_and(|now| now.meta.uid == object.meta.uid);
                 Ok((object, !still))
@@ -417,7 +417,7 @@ impl Api {
             let dry_run = ask.options.dry_run || dry_run;
             let one = Ask { target: &target, options: WriteOptions { dry_run, ..ask.options.clone() }, ..*ask };
             match self.remove(&one, &options).await {
-                Ok((object, _)) => items.push(object.value()),
+                Ok((object, _)) => items.push(kind.show(object.value())),
                 // Somebody else was faster.
                 Err(failure) if failure.reason == "NotFound" => {}
                 Err(failure) => return Err(failure),

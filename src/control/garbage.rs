@@ -79,7 +79,7 @@ impl Loop for Garbage {
 /// The key of an owner, seen from a dependent. `None`: of a kind that is not known here, or a namespaced owner of something that is in
 /// no namespace.
 fn key_of(owner: &OwnerReference, dependent: &Key) -> Option<Key> {
-    let kind = Kind::of(&owner.api_version, &owner.kind)?;
+    let kind = Kind::of(&owner.api_version, &owner.kind)?.stored();
     let namespace = if kind.namespaced { &*dependent.namespace } else { "" };
     (!kind.namespaced || !namespace.is_empty()).then(|| Key::new(kind, namespace, &owner.name))
 }

@@ -7,6 +7,7 @@
 //!
 //! You will not find here: decisions (they are in `plan`), HTTP, or Docker.
 
+mod aggregate;
 mod deployment;
 pub mod event;
 pub mod fetch;
@@ -63,6 +64,7 @@ pub fn loops(options: &Options) -> Vec<Box<dyn Loop>> {
         Box::new(garbage::Garbage::default()),
         Box::new(namespace::Namespaces::default()),
         Box::new(forget::Forget::new(options.ended_pods)),
+        Box::new(aggregate::Aggregate::default()),
     ]
 }
 

@@ -2,6 +2,11 @@
 //!
 //! A cell is a function of an object and of the time, which is passed in (ages). How a table travels is the business of `api`.
 
+pub mod network;
+pub mod policy;
+pub mod storage;
+pub mod workload;
+
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
@@ -136,6 +141,25 @@ pub const REPLICA_SET: &[Column] = &[
     wide("Selector", |o, _| selector(&o["spec"]["selector"])),
 ];
 
+/// Columns of ServiceAccounts.
+pub const SERVICE_ACCOUNT: &[Column] = &[NAME, number("Secrets", |o, _| o["secrets"].as_array().map_or(0, Vec::len).into()), AGE];
+
+/// Columns of Roles and ClusterRoles.
+pub const ROLE: &[Column] = &[NAME, text("Created At", |o, _| or(&o["metadata"]["creationTimestamp"], "<unknown>"))];
+
+/// Columns of RoleBindings and ClusterRoleBindings.
+pub const ROLE_BINDING: &[Column] = &[
+    NAME,
+    text("Role", |o, _| {
+        let part = |name: &str| o["roleRef"][name].as_str().unwrap_or("").to_owned();
+        format!("{}/{}", part("kind"), part("name")).into()
+    }),
+    AGE,
+    wide("Users", |o, _| subjects(o, "User").into()),
+    wide("Groups", |o, _| subjects(o, "Group").into()),
+    wide("ServiceAccounts", |o, _| subjects(o, "ServiceAccount").into()),
+];
+
 /// Columns of Leases.
 pub const LEASE: &[Column] = &[NAME, text("Holder", |o, _| or(&o["spec"]["holderIdentity"], "")), AGE];
 
@@ -168,6 +192,16 @@ pub const RELEASE: &[Column] = &[
     wide("Objects", |o, _| int(&o["spec"]["objects"]).to_string().into()),
     wide("Message", |o, _| or(&o["status"]["message"], "")),
 ];
+
+/// The subjects of one kind in a binding, accounts with their namespace.
+fn subjects(binding: &Value, kind: &str) -> String {
+    let of_kind = binding["subjects"].as_array().into_iter().flatten().filter(|s| s["kind"] == kind);
+    let names = of_kind.map(|s| match (s["namespace"].as_str(), s["name"].as_str().unwrap_or("")) {
+        (Some(namespace), name) if kind == "ServiceAccount" => format!("{namespace}/{name}"),
+        (_, name) => name.to_owned(),
+    });
+    names.collect::<Vec<_>>().join(", ")
+}
 
 fn or(value: &Value, otherwise: &str) -> Value {
     value.as_str().filter(|s| !s.is_empty()).unwrap_or(otherwise).into()
@@ -202,6 +236,27 @@ fn join<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
 fn containers(object: &Value, field: &str) -> Value {
     let all = list(&object["spec"]["template"]["spec"]["containers"]);
     join(all.iter().filter_map(|c| c[field].as_str())).into()
+}
+
+/// The first of many: `a,b,c + 2 more...`.
+fn more(parts: impl Iterator<Item = String>, most: usize) -> String {
+    let parts: Vec<String> = parts.collect();
+    match parts.len().checked_sub(most) {
+        None | Some(0) => parts.join(","),
+        Some(rest) => format!("{} + {rest} more...", parts[..most].join(",")),
+    }
+}
+
+/// Labels as kubectl prints them: `app=web,tier=a`.
+fn labels(labels: &Value) -> String {
+    let pairs: Vec<String> =
+        labels.as_object().into_iter().flatten().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or(""))).collect();
+    join(pairs.iter().map(String::as_str))
+}
+
+/// A selector that only names labels.
+fn map_selector(selector: &Value) -> Value {
+    labels(selector).into()
 }
 
 /// A label selector as kubectl prints it: `app=web,tier in (a,b)`.
@@ -407,7 +462,7 @@ pub fn duration(seconds: i64) -> String {
 mod tests {
     use super::*;
 
-    fn show(columns: &[Column], object: &Value) -> String {
+    pub(super) fn show(columns: &[Column], object: &Value) -> String {
         let now = "2026-11-21T10:00:00Z".parse().unwrap();
         let cells: Vec<String> = columns
             .iter()

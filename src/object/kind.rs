@@ -1,20 +1,20 @@
-//! The table of kinds: one row each, from which routing, discovery, schemas, tables, defaults and validation derive.
+//! What is known about a kind: one row each, from which routing, discovery, schemas, tables, defaults and validation derive.
 //!
-//! To add a kind, add a row. How a kind behaves is not here: controllers are in `plan` and `control`.
+//! The rows themselves are in [`rows`](KINDS): to add a kind, add a row. How a kind behaves is not here: controllers are in `plan` and
+//! `control`.
 
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-use k8s_openapi::api::apps::v1 as apps;
-use k8s_openapi::api::coordination::v1 as coordination;
-use k8s_openapi::api::core::v1 as core;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::{Schema, SchemaGenerator};
 use serde_json::Value;
 
-use super::admit::{Cause, defaults, validate};
-use super::columns::{self, Column};
-use super::ours;
+use super::admit::Cause;
+use super::columns::Column;
+pub use rows::KINDS;
+
+mod rows;
 
 /// One row: everything that the rest of the house needs to know about a kind.
 pub struct Kind {
@@ -48,7 +48,25 @@ pub struct Kind {
     pub validate: fn(&Value, Option<&Value>) -> Vec<Cause>,
     /// The columns of `kubectl get`.
     pub columns: &'static [Column],
+    /// Whose objects these are in other words; `None` for a kind that is stored as it is served.
+    pub alias: Option<Alias>,
 }
+
+/// How a row that stores nothing of its own shows another row's objects: the same things in another group or version.
+///
+/// The fields that can be selected by are the same in both rows, in the same order, under each row's own names.
+#[derive(Clone, Copy)]
+pub struct Alias {
+    /// `apiVersion` of the row that stores. Its kind has the same name.
+    pub of: &'static str,
+    /// From this row's words to the stored ones. Leaves `apiVersion` to the caller.
+    pub store: fn(&mut Value),
+    /// From the stored words to this row's. Leaves `apiVersion` to the caller.
+    pub show: fn(&mut Value),
+}
+
+/// The group of roles and bindings.
+pub const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// When a write is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +90,33 @@ impl Kind {
     /// Whether the kind has this subresource.
     pub fn has(&self, subresource: &str) -> bool {
         self.subresources.contains(&subresource)
+    }
+    /// The row under which objects of this one are stored: itself, unless it is an [`Alias`].
+    pub fn stored(&'static self) -> &'static Kind {
+        match &self.alias {
+            None => self,
+            Some(alias) => Kind::of(alias.of, self.kind).expect("an alias names a row that is there"),
+        }
+    }
+    /// Turns an object in this row's words into what is stored.
+    pub fn store(&'static self, mut value: Value) -> Value {
+        if let Some(alias) = &self.alias {
+            (alias.store)(&mut value);
+            value["apiVersion"] = alias.of.into();
+        }
+        value
+    }
+    /// Turns a stored object into this row's words.
+    pub fn show(&'static self, mut value: Value) -> Value {
+        if let Some(alias) = &self.alias {
+            (alias.show)(&mut value);
+            value["apiVersion"] = self.api_version().into();
+        }
+        value
+    }
+    /// The rows under which objects are stored: all but the aliases.
+    pub fn all_stored() -> impl Iterator<Item = &'static Kind> {
+        KINDS.iter().filter(|kind| kind.alias.is_none())
     }
     /// The row for a manifest's `apiVersion` and `kind`.
     pub fn of(api_version: &str, kind: &str) -> Option<&'static Kind> {
@@ -134,194 +179,3 @@ impl fmt::Debug for Kind {
         f.write_str(&self.resource())
     }
 }
-
-fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
-    generator.subschema_for::<T>()
-}
-
-/// What most rows share.
-const PLAIN: Kind = Kind {
-    group: "",
-    version: "v1",
-    kind: "",
-    plural: "",
-    singular: "",
-    short: &[],
-    categories: &[],
-    namespaced: true,
-    subresources: &[],
-    selectable: &[],
-    durability: Durability::Synced,
-    schema: schema::<Value>,
-    default: defaults::none,
-    validate: validate::none,
-    columns: columns::PLAIN,
-};
-
-/// Every kind, in the order of discovery.
-pub static KINDS: &[Kind] = &[
-    Kind {
-        kind: "Namespace",
-        plural: "namespaces",
-        singular: "namespace",
-        short: &["ns"],
-        namespaced: false,
-        subresources: &["status", "finalize"],
-        selectable: &["status.phase"],
-        schema: schema::<core::Namespace>,
-        default: defaults::namespace,
-        validate: validate::namespace,
-        columns: columns::NAMESPACE,
-        ..PLAIN
-    },
-    Kind {
-        kind: "Node",
-        plural: "nodes",
-        singular: "node",
-        short: &["no"],
-        namespaced: false,
-        subresources: &["status"],
-        selectable: &["spec.unschedulable"],
-        schema: schema::<core::Node>,
-        default: defaults::node,
-        validate: validate::node,
-        columns: columns::NODE,
-        ..PLAIN
-    },
-    Kind {
-        kind: "Pod",
-        plural: "pods",
-        singular: "pod",
-        short: &["po"],
-        categories: &["all"],
-        subresources: &["status", "binding", "eviction", "log", "exec", "attach"],
-        selectable: &["spec.nodeName", "status.phase", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName"],
-        schema: schema::<core::Pod>,
-        default: defaults::pod,
-        validate: validate::pod,
-        columns: columns::POD,
-        ..PLAIN
-    },
-    Kind {
-        kind: "ConfigMap",
-        plural: "configmaps",
-        singular: "configmap",
-        short: &["cm"],
-        schema: schema::<core::ConfigMap>,
-        validate: validate::config_map,
-        columns: columns::CONFIG_MAP,
-        ..PLAIN
-    },
-    Kind {
-        kind: "Secret",
-        plural: "secrets",
-        singular: "secret",
-        selectable: &["type"],
-        schema: schema::<core::Secret>,
-        default: defaults::secret,
-        validate: validate::secret,
-        columns: columns::SECRET,
-        ..PLAIN
-    },
-    Kind {
-        kind: "Event",
-        plural: "events",
-        singular: "event",
-        short: &["ev"],
-        selectable: &[
-            "involvedObject.kind",
-            "involvedObject.namespace",
-            "involvedObject.name",
-            "involvedObject.uid",
-            "involvedObject.apiVersion",
-            "involvedObject.resourceVersion",
-            "involvedObject.fieldPath",
-            "reason",
-            "reportingComponent",
-            "source",
-            "type",
-        ],
-        durability: Durability::Lazy,
-        schema: schema::<core::Event>,
-        validate: validate::event,
-        columns: columns::EVENT,
-        ..PLAIN
-    },
-    Kind {
-        group: "apps",
-        kind: "Deployment",
-        plural: "deployments",
-        singular: "deployment",
-        short: &["deploy"],
-        categories: &["all"],
-        subresources: &["status", "scale"],
-        schema: schema::<apps::Deployment>,
-        default: defaults::deployment,
-        validate: validate::deployment,
-        columns: columns::DEPLOYMENT,
-        ..PLAIN
-    },
-    Kind {
-        group: "apps",
-        kind: "ReplicaSet",
-        plural: "replicasets",
-        singular: "replicaset",
-        short: &["rs"],
-        categories: &["all"],
-        subresources: &["status", "scale"],
-        selectable: &["status.replicas"],
-        schema: schema::<apps::ReplicaSet>,
-        default: defaults::replica_set,
-        validate: validate::replica_set,
-        columns: columns::REPLICA_SET,
-        ..PLAIN
-    },
-    Kind {
-        group: "coordination.k8s.io",
-        kind: "Lease",
-        plural: "leases",
-        singular: "lease",
-        durability: Durability::Lazy,
-        schema: schema::<coordination::Lease>,
-        validate: validate::lease,
-        columns: columns::LEASE,
-        ..PLAIN
-    },
-    Kind {
-        group: ours::GROUP,
-        version: ours::VERSION,
-        kind: "Application",
-        plural: "applications",
-        singular: "application",
-        short: &["app", "apps"],
-        subresources: &["status"],
-        schema: schema::<ours::Application>,
-        default: defaults::application,
-        validate: validate::application,
-        columns: columns::APPLICATION,
-        ..PLAIN
-    },
-    Kind {
-        group: ours::GROUP,
-        version: ours::VERSION,
-        kind: "Release",
-        plural: "releases",
-        singular: "release",
-        subresources: &["status"],
-        selectable: &["spec.application"],
-        schema: schema::<ours::Release>,
-        validate: validate::release,
-        columns: columns::RELEASE,
-        ..PLAIN
-    },
-    Kind {
-        group: ours::GROUP,
-        version: ours::VERSION,
-        kind: "Rendering",
-        plural: "renderings",
-        singular: "rendering",
-        schema: schema::<ours::Rendering>,
-        validate: validate::rendering,
-        ..PLAIN
-    },
-];

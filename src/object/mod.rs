@@ -11,11 +11,13 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod admit;
+mod alias;
 pub mod columns;
 pub mod kind;
 pub mod ours;
 pub mod patch;
 pub mod quantity;
+pub mod rules;
 pub mod schema;
 pub mod selector;
 pub mod source;
@@ -141,6 +143,8 @@ fn field_text(value: &Value, path: &str) -> String {
         Some(Value::String(s)) => s.clone(),
         Some(Value::Bool(b)) => b.to_string(),
         Some(Value::Number(n)) => n.to_string(),
+        // `source` of an event is its component.
+        Some(Value::Object(o)) => o.get("component").and_then(Value::as_str).unwrap_or_default().to_owned(),
         _ => String::new(),
     }
 }

@@ -284,6 +284,11 @@ impl FieldSelector {
                         .ok_or_else(|| SelectorError(format!("field label not supported: {path}")))?,
                 ),
             };
+            // Objects are found under the names that the stored kind has for its fields.
+            let path = match field {
+                Field::Nth(n) => kind.stored().selectable[n],
+                _ => path,
+            };
             terms.push(Term { path: path.to_owned(), field, value: value.trim().replace("\\,", ",").replace("\\=", "="), equal });
         }
         Ok(FieldSelector { terms })

@@ -16,7 +16,7 @@ use crate::object::{KINDS, Kind, ours};
 const LARGEST_OBJECT: usize = 1 << 20;
 
 /// Kinds that the cluster writes about itself. Out of a repository they would be forgeries.
-const NOT_FROM_GIT: &[&str] = &["Event", "Node", "Lease", "Release", "Rendering"];
+const NOT_FROM_GIT: &[&str] = &["Event", "Node", "Lease", "ControllerRevision", "Release", "Rendering"];
 
 /// Annotations that only the server writes: they prove who owns an object.
 const RESERVED: &[&str] = &[ours::OWNER_ANNOTATION, ours::COMMIT_ANNOTATION, ours::ORIGIN_ANNOTATION];
@@ -106,7 +106,7 @@ impl One<'_> {
         let before = found.faults.len();
         self.object(kind, &mut value, base, &mut found.faults);
         if found.faults.len() == before {
-            found.objects.push((at, kind, value));
+            found.objects.push((at, kind.stored(), value));
         }
     }
 
@@ -189,6 +189,9 @@ impl One<'_> {
         if !value["metadata"].is_object() {
             return;
         }
+        // From here on in the words in which it is stored.
+        *value = kind.store(value.take());
+        let kind = kind.stored();
         admit::prepare(kind, value);
         let mut said: Vec<String> = misfits.iter().map(|m| show_path(&m.path)).collect();
         said.extend(parents_mended.iter().map(|p| show_path(p)));

@@ -29,7 +29,7 @@ pub use engine::Engine;
 pub use history::{Change, Compacted, Retention};
 pub use open::{OpenError, Stepped};
 pub use txn::{Conflict, ConflictKind, Txn};
-pub use view::View;
+pub use view::{Shelf, Step, View};
 pub use watch::{Ended, Scope, Watch};
 pub use writer::Broken;
 

@@ -36,6 +36,41 @@ struct Table {
     fields: Vec<(usize, ByValue)>,
 }
 
+/// The objects of one kind as they were at one time. Cheap to take and to keep.
+#[derive(Clone, Default)]
+pub struct Shelf(OrdMap<Name, Arc<Object>>);
+
+/// One object before and after: both, or one of them.
+pub type Step = (Option<Arc<Object>>, Option<Arc<Object>>);
+
+impl Shelf {
+    /// Whether nothing was written between the two. Costs a comparison of two addresses.
+    pub fn same(&self, other: &Shelf) -> bool {
+        self.0.ptr_eq(&other.0)
+    }
+    /// What has changed from here to another shelf of the same kind. Costs a walk over both.
+    pub fn steps(&self, to: &Shelf) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let (mut before, mut after) = (self.0.iter().peekable(), to.0.iter().peekable());
+        loop {
+            let order = match (before.peek(), after.peek()) {
+                (None, None) => return steps,
+                (Some(_), None) => std::cmp::Ordering::Less,
+                (None, Some(_)) => std::cmp::Ordering::Greater,
+                (Some((a, _)), Some((b, _))) => a.cmp(b),
+            };
+            let old = if order.is_le() { before.next().map(|(_, o)| o) } else { None };
+            let new = if order.is_ge() { after.next().map(|(_, o)| o) } else { None };
+            if let (Some(old), Some(new)) = (old, new)
+                && Arc::ptr_eq(old, new)
+            {
+                continue;
+            }
+            steps.push((old.cloned(), new.cloned()));
+        }
+    }
+}
+
 impl View {
     pub(super) fn empty() -> Self {
         let table = |kind: &Kind| Table {
@@ -119,6 +154,11 @@ impl View {
     /// Whether there is no object of a kind.
     pub fn is_empty(&self, kind: &'static Kind) -> bool {
         self.table(kind).objects.is_empty()
+    }
+
+    /// The objects of one kind as they are here, for somebody who wants to know later what has changed.
+    pub fn shelf(&self, kind: &'static Kind) -> Shelf {
+        Shelf(self.table(kind).objects.clone())
     }
 
     /// Everything, kind by kind in the order of `KINDS`.

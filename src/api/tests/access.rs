@@ -3,7 +3,7 @@
 use super::*;
 
 fn stranger() -> Identity {
-    Identity { name: "somebody".into(), groups: vec!["developers".into()], expires: None, key: None }
+    Identity::new("somebody", &["developers"])
 }
 
 #[tokio::test]
@@ -35,8 +35,8 @@ async fn strangers_see_nothing() {
 #[tokio::test]
 async fn no_group_no_right() {
     let w = world();
-    let nobody = Identity { name: "system:node:h1".into(), groups: Vec::new(), expires: None, key: None };
-    let nameless = Identity { name: "system:node:".into(), groups: vec!["system:nodes".into()], expires: None, key: None };
+    let nobody = Identity::new("system:node:h1", &[]);
+    let nameless = Identity::new("system:node:", &["system:nodes"]);
     for who in [stranger(), nobody, nameless] {
         for line in [
             "GET /api/v1/namespaces",

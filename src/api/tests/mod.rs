@@ -2,6 +2,7 @@
 
 mod access;
 mod joining;
+mod rights;
 mod tunnelling;
 mod verbs;
 mod watching;
@@ -43,6 +44,7 @@ fn world() -> World {
         txn.create(admit::create(kind_of::<core::Namespace>(), json!({"metadata": {"name": name}}), &stamp).unwrap());
         store.commit(txn).unwrap();
     }
+    super::auth::defaults::reconcile(&store, now()).unwrap();
     let authority = Arc::new(Authority::in_memory(now.clone()).unwrap());
     let stop = CancellationToken::new();
     let api = Api::with_authority(store.clone(), now, Some(authority.clone()), stop.clone());

@@ -49,7 +49,7 @@ async fn refused_writes() {
     let rows: Vec<(String, &str, String, &str)> = vec![
         (format!("POST {MAPS}"), "application/json", "{".into(), "400 BadRequest"),
         (format!("POST {MAPS}"), "application/json", "[]".into(), "400 BadRequest"),
-        (format!("POST {MAPS}"), "application/vnd.kubernetes.protobuf", "k8s\0".into(), "415 UnsupportedMediaType"),
+        (format!("POST {MAPS}"), "application/vnd.kubernetes.protobuf", "k8s\0".into(), "400 BadRequest"),
         (format!("POST {MAPS}"), "text/plain", "{}".into(), "415 UnsupportedMediaType"),
         (format!("POST {MAPS}"), "application/json", big, "413 RequestEntityTooLarge"),
         (format!("POST {MAPS}"), "application/json", r#"{"kind":"Secret","metadata":{"name":"a"}}"#.into(), "400 BadRequest"),

@@ -87,6 +87,14 @@ pub fn subdomain(text: &str) -> Vec<String> {
     wrong
 }
 
+/// One step of a path: names of roles and bindings, which may hold colons and capitals.
+pub fn path_segment(text: &str) -> Vec<String> {
+    if matches!(text, "." | "..") {
+        return vec![format!("may not be '{text}'")];
+    }
+    ["/", "%"].iter().filter(|c| text.contains(**c)).map(|c| format!("may not contain '{c}'")).collect()
+}
+
 /// A key of a ConfigMap or Secret.
 pub fn config_key(text: &str) -> Vec<String> {
     let mut wrong = Vec::new();

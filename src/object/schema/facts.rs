@@ -51,6 +51,8 @@ const MERGED_SET: Fact = Fact { list: ListKind::Set, merge: Some(""), ..PLAIN };
 const KEYED_BY_NAME_ONLY_FOR_APPLY: Fact = Fact { list: ListKind::Map(&["name"]), ..PLAIN };
 const ATOMIC_MAP: Fact = Fact { atomic: true, ..PLAIN };
 const PORTS: Fact = keyed(&["containerPort", "protocol"]);
+/// Merged by strategic merge patch, one value for server-side apply.
+const MERGED_BY_TYPE_ONLY: Fact = Fact { merge: Some("type"), ..PLAIN };
 
 /// Facts by type (the last part of its name) and field.
 pub const FIELDS: &[(&str, &str, Fact)] = &[
@@ -98,12 +100,29 @@ pub const FIELDS: &[(&str, &str, Fact)] = &[
     ("NodeSpec", "podCIDRs", MERGED_SET),
     ("NodeStatus", "addresses", TYPE),
     ("NodeStatus", "conditions", TYPE),
+    ("ServiceSpec", "ports", keyed(&["port", "protocol"])),
+    ("ServiceSpec", "selector", ATOMIC_MAP),
+    ("ServiceStatus", "conditions", TYPE),
+    ("PersistentVolumeClaimStatus", "conditions", TYPE),
+    ("ReplicationControllerSpec", "selector", ATOMIC_MAP),
+    ("ReplicationControllerStatus", "conditions", TYPE),
+    ("StatefulSetStatus", "conditions", TYPE),
+    ("DaemonSetStatus", "conditions", TYPE),
+    ("JobStatus", "conditions", MERGED_BY_TYPE_ONLY),
+    ("PodFailurePolicyOnExitCodesRequirement", "values", SET),
+    ("UncountedTerminatedPods", "failed", SET),
+    ("UncountedTerminatedPods", "succeeded", SET),
+    ("Endpoint", "addresses", SET),
+    ("PodDisruptionBudgetStatus", "conditions", TYPE),
+    ("HorizontalPodAutoscalerStatus", "conditions", TYPE),
     ("ApplicationStatus", "conditions", TYPE),
 ];
 
 /// Types that server-side apply treats as one value, by the last part of their names.
 pub const ATOMIC_TYPES: &[&str] = &[
     "ConfigMapKeySelector",
+    "EndpointAddress",
+    "EndpointPort",
     "EvictionResponder",
     "FileKeySelector",
     "LabelSelector",
@@ -114,7 +133,10 @@ pub const ATOMIC_TYPES: &[&str] = &[
     "ObjectReference",
     "OwnerReference",
     "ResourceFieldSelector",
+    "ScopeSelector",
     "SecretKeySelector",
+    "SecretReference",
+    "TopologySelectorTerm",
     "TypedLocalObjectReference",
 ];
 

@@ -103,10 +103,14 @@ fn container(view: &View<'_>, memory: &Memory, container: &Container, init: bool
     }
     let started = alive.is_some_and(|c| one.started.as_ref() == Some(&c.id));
     status.started = Some(started);
+    // A container that a failed probe has condemned takes no more work, even before it has ended. (In a pod that is being deleted,
+    // readiness goes on as probed: whether such a pod still serves is its clients' choice.)
+    let condemned = |id: &String| memory.stopping.is_none() && one.kill.as_ref().is_some_and(|k| k.id == *id);
+    let ready = alive.is_some_and(|c| one.ready.as_ref() == Some(&c.id) && !condemned(&c.id));
     status.ready = match init {
-        true if spec::is_sidecar(container) => started && alive.is_some_and(|c| one.ready.as_ref() == Some(&c.id)),
+        true if spec::is_sidecar(container) => started && ready,
         true => last.is_some_and(|l| l.exit_code == 0) && alive.is_none(),
-        false => alive.is_some_and(|c| one.ready.as_ref() == Some(&c.id)),
+        false => ready,
     };
     if let Some(cell) = alive {
         let started_at = cell.started_at.map(Time);

@@ -341,6 +341,18 @@ fn probes() {
 }
 
 #[test]
+fn a_condemned_container_is_not_ready() {
+    let pod = pod(plain());
+    let mut memory = Memory { volumes: Work::Done, ..Memory::default() };
+    let seen = seen(&pod, "POD 0 running\nc 0 running 60");
+    let view = View { pod: &pod, seen: &seen, node_ip: "10.0.0.1", may_start: true, now: now() };
+    let ready = |memory: &mut Memory| next(&view, memory).status.container_statuses.unwrap()[0].ready;
+    assert!(ready(&mut memory));
+    memory.demand_stop(&view, &pod.spec.as_ref().unwrap().containers[0], "c-0", None, "Liveness probe failed: no");
+    assert!(!ready(&mut memory), "from the moment that its end is decided, not from its end");
+}
+
+#[test]
 fn environment() {
     let pod = pod(json!({"nodeName": "n", "containers": [{"name": "c", "image": "i",
         "envFrom": [{"prefix": "P_", "configMapRef": {"name": "m"}}, {"secretRef": {"name": "none", "optional": true}}],

@@ -11,7 +11,11 @@ const ANNOTATIONS_AT_MOST: usize = 256 * 1024;
 
 pub(super) fn metadata(c: &mut Causes, kind: &'static Kind, meta: &Value) {
     let name = text(&meta["name"]);
-    let rule = if kind.kind == "Namespace" { names::label } else { names::subdomain };
+    let rule = match (kind.group, kind.kind) {
+        ("", "Namespace") => names::label,
+        (crate::object::kind::RBAC, _) => names::path_segment,
+        _ => names::subdomain,
+    };
     if name.is_empty() {
         c.required("metadata.name", "name or generateName is required");
     } else {

@@ -3,6 +3,7 @@
 //! Shape (unknown fields, wrong types) is checked before, against the schema; here it is about meaning. What depends on other objects (a
 //! namespace that is not there, a quota) is not decided here.
 
+mod access;
 mod causes;
 mod container;
 mod meta;
@@ -15,6 +16,7 @@ use serde_json::Value;
 use super::{Cause, names};
 use crate::object::Kind;
 use crate::object::selector::LabelSelector;
+pub use access::{cluster_role, cluster_role_binding, role, role_binding};
 use causes::{Causes, list, text, there};
 
 /// The most that a ConfigMap or Secret may hold, in bytes.
