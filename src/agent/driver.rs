@@ -1,6 +1,6 @@
 //! Carries out what the heart says, and tells it what happens.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -87,6 +87,8 @@ impl Driver {
             inputs: inputs.clone(),
             builtin_sandbox: self.builtin_sandbox,
         });
+        let (kept, mut written) = mpsc::unbounded_channel();
+        let mut desk = Desk { hands, home: Arc::new(self.home), behind: BTreeMap::new(), kept };
         let watches = tokio::spawn(watch_pods(self.client.clone(), self.settings.node.clone(), inputs.clone()));
         let hints = tokio::spawn(watch_engine(self.engine.clone(), translate::ours(&self.settings), inputs));
         let mut input = Some(Input::Tick);
@@ -99,7 +101,7 @@ impl Driver {
                     actions
                 };
                 for action in actions {
-                    self.carry_out(&hands, action).await;
+                    desk.carry_out(action);
                 }
                 input = arrived.try_recv().ok();
             }
@@ -108,6 +110,10 @@ impl Driver {
                 Duration::try_from(due.duration_since(clock::now())).unwrap_or(Duration::ZERO)
             });
             input = tokio::select! {
+                Some(uid) = written.recv() => {
+                    desk.written(&uid);
+                    None
+                }
                 next = arrived.recv() => next,
                 // A little later than due rather than a little earlier: timers of the system are coarse.
                 () = tokio::time::sleep(pause + Duration::from_millis(1)) => Some(Input::Tick),
@@ -118,22 +124,59 @@ impl Driver {
         hints.abort();
     }
 
-    async fn carry_out(&self, hands: &Arc<Hands>, action: Action) {
-        let kept = match &action.work {
-            // Before anything later is begun; see the heart's contract.
-            Work::Remember(record) => self.home.keep(record),
-            Work::Forget { uid } => self.home.forget(uid),
-            _ => {
-                let hands = hands.clone();
-                tokio::spawn(async move { hands.work(action.ticket, action.work).await });
-                return;
-            }
-        };
-        if let Err(error) = kept {
-            // Going on without memory risks to start again what was deleted; stopping risks everything that runs. The server still
-            // knows what is deleted, so we go on.
-            tracing::error!(error = format!("{error:#}"), "cannot keep what has to be remembered");
+}
+
+/// Begins actions in the order that the heart's contract asks for.
+struct Desk {
+    hands: Arc<Hands>,
+    home: Arc<Home>,
+    /// By pod: what waits until its record is on disk.
+    behind: BTreeMap<String, VecDeque<Action>>,
+    /// Told the pod's uid when it is.
+    kept: mpsc::UnboundedSender<String>,
+}
+
+impl Desk {
+    fn carry_out(&mut self, action: Action) {
+        match self.behind.get_mut(&action.uid) {
+            Some(queue) => queue.push_back(action),
+            None => self.begin(action),
         }
+    }
+
+    /// A pod's record is on disk: what waited for it goes on.
+    fn written(&mut self, uid: &str) {
+        for action in self.behind.remove(uid).into_iter().flatten() {
+            self.carry_out(action);
+        }
+    }
+
+    fn begin(&mut self, action: Action) {
+        match action.work {
+            // A tombstone is synced, which takes as long as the disk takes. Other pods do not wait for it.
+            Work::Remember(record) if record.tombstone.is_some() => {
+                self.behind.insert(action.uid.clone(), VecDeque::new());
+                let (home, kept) = (self.home.clone(), self.kept.clone());
+                tokio::task::spawn_blocking(move || {
+                    regret(home.keep(&record));
+                    let _ = kept.send(action.uid);
+                });
+            }
+            Work::Remember(record) => regret(self.home.keep(&record)),
+            Work::Forget { uid } => regret(self.home.forget(&uid)),
+            work => {
+                let hands = self.hands.clone();
+                tokio::spawn(async move { hands.work(action.ticket, work).await });
+            }
+        }
+    }
+}
+
+fn regret(kept: anyhow::Result<()>) {
+    if let Err(error) = kept {
+        // Going on without memory risks to start again what was deleted; stopping risks everything that runs. The server still
+        // knows what is deleted, so we go on.
+        tracing::error!(error = format!("{error:#}"), "cannot keep what has to be remembered");
     }
 }
 
@@ -142,7 +185,12 @@ impl Hands {
         let reply = match work {
             Work::Engine(operation) => Reply::Engine(self.engine(&operation).await),
             Work::SandboxImage => Reply::Engine(self.sandbox_image().await),
-            Work::Server(call) => Reply::Server(self.server(&call).await),
+            Work::Server(call) => {
+                let began = tokio::time::Instant::now();
+                let reply = self.server(&call).await;
+                tracing::trace!(call = call.name(), us = began.elapsed().as_micros(), error = ?reply.as_ref().err(), "server");
+                Reply::Server(reply)
+            }
             Work::Probe(call) => Reply::Probe(self.probe(&call).await),
             Work::Sleep(time) => {
                 tokio::time::sleep(Duration::try_from(time).unwrap_or(Duration::ZERO)).await;
@@ -193,7 +241,8 @@ impl Hands {
         if let (Operation::Pull { reference, .. }, Ok(_)) = (operation, &result) {
             self.pulled.lock().insert(reference.clone(), tokio::time::Instant::now());
         }
-        tracing::debug!(operation = operation.name(), ms = began.elapsed().as_millis(), error = ?result.as_ref().err(), "engine");
+        let (us, waited) = (began.elapsed().as_micros(), began.duration_since(asked).as_micros());
+        tracing::debug!(operation = operation.name(), us, waited, error = ?result.as_ref().err(), "engine");
         result
     }
 
@@ -305,6 +354,9 @@ async fn watch_pods(mut client: watch::Receiver<Client>, node: String, inputs: m
                     break;
                 }
             };
+            if let Some(Event::Put(pod)) = &event {
+                tracing::trace!(pod = spec::name(pod), revision = pod.metadata.resource_version, "seen");
+            }
             let input = match event {
                 Some(Event::All(pods)) => Input::Pods(pods.into_iter().map(Arc::new).collect()),
                 Some(Event::Put(pod)) => Input::Pod(Arc::new(pod)),

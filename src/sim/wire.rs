@@ -157,7 +157,7 @@ impl World {
         }
     }
 
-    fn act(&mut self, host: usize, Action { ticket, work }: Action) {
+    fn act(&mut self, host: usize, Action { ticket, work, .. }: Action) {
         let now = self.now;
         let agent = self.hosts[host].incarnation;
         let name = self.hosts[host].name.clone();

@@ -108,7 +108,11 @@ impl Heart {
 
     /// Somebody says that something happened to this container.
     pub(super) fn hint(&mut self, id: &str) {
-        self.look_at(id);
+        // What our own call does is looked at when the call has ended, however it ends. A look before that would be one too many, and
+        // the later look would have to wait for it.
+        if !self.asked.values().any(|ask| ask.changes(id)) {
+            self.look_at(id);
+        }
     }
 
     /// Looks at one container. One look per container at a time, so that an old answer cannot overtake a new one.

@@ -137,6 +137,8 @@ pub enum Reply {
 pub struct Action {
     /// For the answer.
     pub ticket: Ticket,
+    /// The uid of the pod that it is about; empty when it is about none, or only looks.
+    pub uid: String,
     /// What.
     pub work: Work,
 }
@@ -215,6 +217,19 @@ pub enum Call {
     GetConfig(ConfigRef),
     /// Record an event about a pod. Answered with [`Answer::Done`].
     Event(Box<PodEvent>),
+}
+
+impl Call {
+    /// A word for logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Call::PatchStatus { .. } => "patch status",
+            Call::GetPod { .. } => "get pod",
+            Call::DeletePod { .. } => "delete pod",
+            Call::GetConfig(_) => "get config",
+            Call::Event(_) => "event",
+        }
+    }
 }
 
 /// Something that people should know about a pod.
