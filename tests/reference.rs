@@ -40,7 +40,8 @@ fn kinds() {
     }
     page.push_str(
         "\n## Stored only\n\nObjects of these kinds are checked, given their defaults, stored and served as in Kubernetes, and part of what Kubernetes does \
-         about them does not happen yet. `portolan plan`, the Application's status and an event of each release that has such objects say so.\n\n| kind | |\n|---|---|\n",
+         about them does not happen yet. `portolan plan`, the Application's status and an event of each release that has such objects say so. There \
+         is no Service `kubernetes` in `default`: its address would lead nowhere yet.\n\n| kind | |\n|---|---|\n",
     );
     for kind in KINDS.iter().filter(|k| k.alias.is_none() && !k.idle.is_empty()) {
         writeln!(page, "| {} | {} |", kind.kind, kind.idle).unwrap();
