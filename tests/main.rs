@@ -4,6 +4,7 @@
 mod clients;
 mod foresight;
 mod hosts;
+mod kinds;
 mod kubectl;
 mod kubectl_create;
 mod reference;

@@ -1,6 +1,6 @@
 //! Granting a transaction: compare and write under one lock.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use super::writer::{GATHER, LAZY};
 use super::{Store, Writes};
 use crate::mutant::{self, Mutant};
 use crate::object::kind::Durability;
-use crate::object::{Key, Object, Revision};
+use crate::object::{Draft, Key, Object, Revision};
 
 /// What a transaction became.
 #[derive(Clone, Debug)]
@@ -128,7 +128,35 @@ fn check(state: &View, txn: &Txn) -> Result<(), Conflict> {
             Write::Delete(_, None) => {}
         }
     }
+    check_claims(state, &txn.writes)
+}
+
+/// Whether what the written objects hold is free, or let go by the same transaction.
+fn check_claims(state: &View, writes: &[Write]) -> Result<(), Conflict> {
+    let drafts = || writes.iter().filter_map(draft_of);
+    if drafts().all(|draft| draft.meta.claims.is_empty()) {
+        return Ok(());
+    }
+    let mut wanted: BTreeMap<&str, &Key> = BTreeMap::new();
+    for draft in drafts() {
+        for claim in &draft.meta.claims {
+            let other = wanted.insert(claim, &draft.key).filter(|other| **other != draft.key);
+            let holder = state.claimant(claim).filter(|holder| **holder != draft.key);
+            // A holder that this transaction writes as well lets go of everything that it does not want again.
+            let holder = holder.filter(|holder| !writes.iter().any(|write| key_of(write) == *holder));
+            if let Some(key) = other.or(holder) {
+                return Err(Conflict { key: key.clone(), kind: ConflictKind::Claimed(claim.clone()) });
+            }
+        }
+    }
     Ok(())
+}
+
+fn draft_of(write: &Write) -> Option<&Draft> {
+    match write {
+        Write::Create(draft) | Write::Update(draft, _) | Write::Put(draft) => Some(draft),
+        Write::Delete(..) => None,
+    }
 }
 
 /// The writes without those that a later write to the same key makes pointless.

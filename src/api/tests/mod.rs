@@ -2,6 +2,7 @@
 
 mod access;
 mod joining;
+mod kinds;
 mod rights;
 mod tunnelling;
 mod verbs;

@@ -54,6 +54,33 @@ fn the_last_write_of_a_key_in_a_transaction_wins() {
 }
 
 #[test]
+fn what_one_object_holds_no_other_can_be_stored_with() {
+    let store = Store::memory();
+    let service = |name: &str, ip: &str| {
+        let value = json!({"metadata": {"namespace": "shop", "name": name}, "spec": {"clusterIP": ip}});
+        Draft::new(kind_of::<Service>(), value)
+    };
+    let key = |name: &str| Key::of::<Service>("shop", name);
+    let refuse = |t: Txn| store.commit(t).unwrap_err().to_string();
+    let one = store.commit(txn(|t| t.create(service("a", "10.96.0.9")))).unwrap().revision;
+    assert_eq!(refuse(txn(|t| t.create(service("b", "10.96.0.9")))), "services shop/a holds address 10.96.0.9");
+    assert_eq!(
+        refuse(txn(|t| t.create(service("b", "10.96.0.8")).create(service("c", "10.96.0.8")))),
+        "services shop/b holds address 10.96.0.8",
+        "nor two of one transaction"
+    );
+    // The same again, another for it, and the first one for somebody else in the same moment.
+    let two = store.commit(txn(|t| t.update(service("a", "10.96.0.9"), one))).unwrap().revision;
+    let three = store.commit(txn(|t| t.update(service("a", "10.96.0.7"), two).create(service("b", "10.96.0.9")))).unwrap();
+    assert_eq!(store.view().claimant("address 10.96.0.9"), Some(&key("b")));
+    assert_eq!(store.view().claimant("address 10.96.0.7"), Some(&key("a")));
+    store.commit(txn(|t| t.delete(key("b"), None))).unwrap();
+    assert_eq!(store.view().claimant("address 10.96.0.9"), None, "who goes lets go");
+    store.commit(txn(|t| t.update(service("a", "None"), three.revision).create(service("c", "None")))).unwrap();
+    assert_eq!(store.view().claimant("address None"), None, "nothing is no address");
+}
+
+#[test]
 fn a_view_finds_by_order_field_and_owner() {
     let store = Store::memory();
     let kind = kind_of::<Pod>();
