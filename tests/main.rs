@@ -4,6 +4,7 @@
 mod foresight;
 mod hosts;
 mod kubectl;
+mod kubectl_access;
 mod kubectl_create;
 mod reference;
 mod rejects;
