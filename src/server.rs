@@ -15,10 +15,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::authority::{Authority, Pair, private_directory, write_private};
 pub use crate::api::audit;
 pub use crate::api::authn::account::ISSUER;
 pub use crate::api::authn::oidc;
+use crate::api::authority::{Authority, Pair, private_directory, write_private};
 use crate::api::{Api, Clock, Settings, auth, join, listen};
 pub use crate::control::Options as Loops;
 use crate::control::fetch::Fetcher;

@@ -95,7 +95,12 @@ fn the_recipes_of_the_guide() {
     assert_eq!(asks(&cluster, &jane, "create configmap mine --from-literal=a=b -n shop").0, 0);
     assert_eq!(asks(&cluster, &jane, "create configmap mine --from-literal=a=b -n default").0, 1);
     // The certificate is lost: it is revoked by its id.
-    let id = asks(&cluster, &jane, "auth whoami -o jsonpath={.status.userInfo.extra.authentication\\.kubernetes\\.io/credential-id[0]}").1;
+    let id = asks(
+        &cluster,
+        &jane,
+        "auth whoami -o jsonpath={.status.userInfo.extra.authentication\\.kubernetes\\.io/credential-id[0]}",
+    )
+    .1;
     let revoked = format!("--from-literal={}=lost", id.replacen('=', ".", 1));
     cluster.kubectl(&["create", "configmap", "revoked-credentials", "-n", "kube-system", &revoked]);
     assert_ne!(asks(&cluster, &jane, "get configmaps -n shop").0, 0);
@@ -116,7 +121,11 @@ fn roles_accounts_and_the_record() {
     assert!(cluster.kubectl(&["get", "clusterrolebindings", "-o", "wide"]).contains("system:authenticated"));
     for namespace in ["default", "kube-system"] {
         assert!(cluster.kubectl(&["get", "serviceaccounts", "-n", namespace]).contains("default"));
-        assert!(cluster.kubectl(&["get", "configmap", "kube-root-ca.crt", "-n", namespace, "-o", "yaml"]).contains("BEGIN CERTIFICATE"));
+        assert!(
+            cluster
+                .kubectl(&["get", "configmap", "kube-root-ca.crt", "-n", namespace, "-o", "yaml"])
+                .contains("BEGIN CERTIFICATE")
+        );
     }
     let file = cluster.dir.join("roles.yaml");
     let text_of = "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: looks, namespace: default}\nrules:\n- {apiGroups: [''], resources: [pods], verbs: [list]}\n\

@@ -170,7 +170,12 @@ impl Api {
         });
         let allowed = identity.needs.iter().all(|right| self.decide(identity, &right.attributes()).is_ok());
         // Who acts for somebody else does so only as long as it is itself.
-        in_time && stands && there && allowed && !self.revoked(identity) && identity.by.as_ref().is_none_or(|by| self.still_valid(by))
+        in_time
+            && stands
+            && there
+            && allowed
+            && !self.revoked(identity)
+            && identity.by.as_ref().is_none_or(|by| self.still_valid(by))
     }
 
     fn revoked(&self, identity: &Identity) -> bool {

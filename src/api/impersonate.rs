@@ -45,14 +45,17 @@ impl Wish {
                 _ => {
                     // What we do not know must not be ignored: it may be meant to take rights away.
                     let key = part.strip_prefix("extra-").and_then(|key| decode(key, false)).filter(|key| !key.is_empty());
-                    let key = key.ok_or_else(|| Failure::bad_request(format!("the header {name} says nothing that is known here")))?;
+                    let key =
+                        key.ok_or_else(|| Failure::bad_request(format!("the header {name} says nothing that is known here")))?;
                     wish.extra.entry(key).or_default().push(text);
                 }
             }
         }
         match (parts, wish.user.is_empty()) {
             (0, _) => Ok(None),
-            (_, true) => Err(Failure::bad_request("requested impersonation of groups, a uid or extra without impersonating a user")),
+            (_, true) => {
+                Err(Failure::bad_request("requested impersonation of groups, a uid or extra without impersonating a user"))
+            }
             _ => Ok(Some(wish)),
         }
     }
@@ -66,7 +69,11 @@ impl Api {
             let what = What::Resource { group, resource, subresource, namespace, name, fields: "" };
             self.decide(&real, &Attributes { verb: "impersonate", what }).map(drop).map_err(|_| {
                 let of = if subresource.is_empty() { resource.to_owned() } else { format!("{resource}/{subresource}") };
-                let place = if namespace.is_empty() { " at the cluster scope".to_owned() } else { format!(" in the namespace {namespace:?}") };
+                let place = if namespace.is_empty() {
+                    " at the cluster scope".to_owned()
+                } else {
+                    format!(" in the namespace {namespace:?}")
+                };
                 let subject = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
                 Failure::forbidden_words(&format!(
                     "{subject} {name:?} is forbidden: User {:?} cannot impersonate resource {of:?} in API group {group:?}{place}",

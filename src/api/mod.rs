@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::Store;
 use audit::Trail;
-use auth::{Right, Verb};
 use auth::rbac::Rbac;
+use auth::{Right, Verb};
 use authority::Authority;
 use body::read;
 use failure::{Failure, bytes_response};

@@ -51,7 +51,8 @@ impl Api {
         let what =
             What::Resource { group: review.group, resource: review.plural, subresource: "", namespace, name: "", fields: "" };
         self.decide(identity, &Attributes { verb: "create", what }).map(drop).map_err(|_| {
-            let place = if namespace.is_empty() { "at the cluster scope".to_owned() } else { format!("in the namespace {namespace:?}") };
+            let place =
+                if namespace.is_empty() { "at the cluster scope".to_owned() } else { format!("in the namespace {namespace:?}") };
             Failure::forbidden_words(&format!(
                 "{} is forbidden: User {:?} cannot create resource {:?} in API group {:?} {place}",
                 review.resource(),
@@ -79,7 +80,10 @@ impl Api {
         let (version, kind) = (found("apiVersion"), found("kind"));
         let own = format!("{}/{VERSION}", review.group);
         if !(version.is_empty() || version == own) || !(kind.is_empty() || kind == review.kind) {
-            return Err(Failure::bad_request(format!("{version} {kind} in the data does not match the expected {own} {}", review.kind)));
+            return Err(Failure::bad_request(format!(
+                "{version} {kind} in the data does not match the expected {own} {}",
+                review.kind
+            )));
         }
         if !value["spec"].is_object() {
             value["spec"] = json!({});
@@ -132,7 +136,9 @@ impl Api {
         } else if path.is_object() && resource.is_null() {
             self.decide(identity, &Attributes { verb: &text(path, "verb"), what: What::Path(&text(path, "path")) })
         } else {
-            return Err(Failure::unprocessable("spec: exactly one of nonResourceAttributes or resourceAttributes must be specified"));
+            return Err(Failure::unprocessable(
+                "spec: exactly one of nonResourceAttributes or resourceAttributes must be specified",
+            ));
         };
         Ok(match decision {
             Ok(why) => json!({"allowed": true, "reason": why.reason()}),
@@ -158,8 +164,10 @@ impl Api {
                 value
             })
             .collect();
-        let paths: Vec<Value> =
-            paths.into_iter().map(|rule| json!({"verbs": rule.verbs, "nonResourceURLs": list(&rule.non_resource_urls)})).collect();
+        let paths: Vec<Value> = paths
+            .into_iter()
+            .map(|rule| json!({"verbs": rule.verbs, "nonResourceURLs": list(&rule.non_resource_urls)}))
+            .collect();
         let mut status = json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false});
         if identity.host().is_some() {
             status["incomplete"] = true.into();

@@ -20,8 +20,8 @@ use super::path::Target;
 use super::review::user_info;
 use super::write::{Ask, Next};
 use super::{Api, body, stamp};
-use crate::object::{Draft, Kind, Object, kind_of};
 use crate::object::patch;
+use crate::object::{Draft, Kind, Object, kind_of};
 
 /// For people and machines that speak to the API.
 const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
@@ -63,10 +63,13 @@ impl Api {
         let spec = &value["spec"];
         let name = text(&value["metadata"]["name"]);
         let wrong = |why: &str| {
-            let message = format!("CertificateSigningRequest.certificates.k8s.io {name:?} is invalid: spec.request: Invalid value: {why}");
+            let message =
+                format!("CertificateSigningRequest.certificates.k8s.io {name:?} is invalid: spec.request: Invalid value: {why}");
             Failure::unprocessable(message)
         };
-        let requested = pem(spec).and_then(|pem| Requested::read(&pem).ok()).ok_or_else(|| wrong("it is no PEM certificate request signed by its own key"))?;
+        let requested = pem(spec)
+            .and_then(|pem| Requested::read(&pem).ok())
+            .ok_or_else(|| wrong("it is no PEM certificate request signed by its own key"))?;
         if text(&spec["signerName"]) == CLIENT && requested.groups.iter().any(|group| group == MASTERS) {
             let why = format!("use of {CLIENT} signer with {MASTERS} group is not allowed");
             return Err(Failure::forbidden(requests(), name, &why));
@@ -180,7 +183,10 @@ impl Api {
         let authority = self.authority().ok_or_else(|| Failure::unavailable("this server signs no certificates"))?;
         let outcome = self.fit(&spec, signer).and_then(|requested| {
             let seconds = spec["expirationSeconds"].as_u64().unwrap_or(LASTS_MOST).clamp(600, LASTS_MOST);
-            authority.sign_as_asked(&requested, Duration::from_secs(seconds)).map_err(|e| format!("{e:#}")).map(|s| (requested, s))
+            authority
+                .sign_as_asked(&requested, Duration::from_secs(seconds))
+                .map_err(|e| format!("{e:#}"))
+                .map(|s| (requested, s))
         });
         match outcome {
             Ok((requested, (certificate, key))) => {
@@ -221,9 +227,9 @@ impl Api {
             return Ok(requested);
         }
         let node = requested.name.strip_prefix(NODE_PREFIX).filter(|node| !node.is_empty());
-        let node = node.filter(|_| requested.groups == [NODES]).ok_or(format!(
-            "subject organization is not {NODES}, or its common name does not begin with {NODE_PREFIX}"
-        ))?;
+        let node = node
+            .filter(|_| requested.groups == [NODES])
+            .ok_or(format!("subject organization is not {NODES}, or its common name does not begin with {NODE_PREFIX}"))?;
         // A node's name is given to another key by its own agent, or when nobody has it.
         if text(&spec["username"]) != requested.name && self.node_is_taken(node) {
             return Err(format!("the node {node:?} has joined already; only its own agent may ask for another certificate"));
@@ -232,7 +238,13 @@ impl Api {
     }
 
     /// What may be written into the status of a request: a certificate by who may sign for its signer; yes and no by nobody here.
-    pub(super) fn check_signing(&self, identity: &Identity, target: &Target, old: Option<&Object>, new: &Draft) -> Result<(), Failure> {
+    pub(super) fn check_signing(
+        &self,
+        identity: &Identity,
+        target: &Target,
+        old: Option<&Object>,
+        new: &Draft,
+    ) -> Result<(), Failure> {
         let (Some(old), true) = (old, target.subresource == "status") else { return Ok(()) };
         let (before, after) = (old.value(), new.value());
         let refuse = |why: &str| Err(Failure::forbidden(requests(), &new.key.name, why));

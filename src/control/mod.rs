@@ -53,7 +53,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { strategy: Strategy::Spread, seed: 0, nodes: crate::plan::node::Options::default(), ended_pods: 500, certificate: None }
+        Options {
+            strategy: Strategy::Spread,
+            seed: 0,
+            nodes: crate::plan::node::Options::default(),
+            ended_pods: 500,
+            certificate: None,
+        }
     }
 }
 

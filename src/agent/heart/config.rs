@@ -203,11 +203,8 @@ fn token_refs(pod: &Pod) -> impl Iterator<Item = ConfigRef> + '_ {
 
 fn token_ref(pod: &Pod, wish: TokenWish) -> ConfigRef {
     let account = spec::spec(pod).and_then(|s| s.service_account_name.as_deref()).filter(|name| !name.is_empty());
-    let token = TokenRef {
-        pod: pod.metadata.name.clone().unwrap_or_default(),
-        uid: pod.metadata.uid.clone().unwrap_or_default(),
-        wish,
-    };
+    let token =
+        TokenRef { pod: pod.metadata.name.clone().unwrap_or_default(), uid: pod.metadata.uid.clone().unwrap_or_default(), wish };
     ConfigRef {
         secret: true,
         namespace: spec::namespace(pod).to_owned(),

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::docker::{EngineError, Operation, Outcome};
-use crate::plan::pod::volume::TokenWish;
 use crate::plan::pod::Memory;
+use crate::plan::pod::volume::TokenWish;
 
 /// Names an action and its answer.
 pub type Ticket = u64;

@@ -599,14 +599,18 @@ fn a_token_is_asked_for_and_renewed() {
     world.list();
     let volumes = json!([{"name": "t", "projected": {"sources": [
         {"serviceAccountToken": {"path": "token", "audience": "vault", "expirationSeconds": 600}}]}}]);
-    world.pod("p", json!({"containers": [{"name": "c", "image": "web:1", "volumeMounts": [{"name": "t", "mountPath": "/t"}]}],
-        "volumes": volumes, "serviceAccountName": "ci"}));
+    world.pod(
+        "p",
+        json!({"containers": [{"name": "c", "image": "web:1", "volumeMounts": [{"name": "t", "mountPath": "/t"}]}],
+        "volumes": volumes, "serviceAccountName": "ci"}),
+    );
     world.run(15);
     assert!(!world.show().contains("k8s_c_p_d_p_0"), "{}", world.show());
     let uid = world.heart.as_ref().unwrap().pods.keys().next().unwrap().clone();
     let token = TokenRef { pod: "p".into(), uid, wish: TokenWish { audience: "vault".into(), seconds: 600 } };
     let wanted = ConfigRef { secret: true, namespace: "d".into(), name: "ci".into(), token: Some(token) };
-    let text = |text: &str| -> BTreeMap<String, ByteString> { [("token".to_owned(), ByteString(text.as_bytes().to_vec()))].into() };
+    let text =
+        |text: &str| -> BTreeMap<String, ByteString> { [("token".to_owned(), ByteString(text.as_bytes().to_vec()))].into() };
     world.configs.insert(wanted.clone(), text("first"));
     world.run(30);
     assert!(world.show().contains("k8s_c_p_d_p_0 runs"), "{}", world.show());

@@ -122,7 +122,9 @@ impl Api {
             ("v1" | "", "Secret") => "secret",
             ("v1" | "", "Node") => "node",
             (version, of) => {
-                return Err(Failure::bad_request(format!("cannot bind token for serviceaccount {account:?} to object of kind {version}, Kind={of}")));
+                return Err(Failure::bad_request(format!(
+                    "cannot bind token for serviceaccount {account:?} to object of kind {version}, Kind={of}"
+                )));
             }
         };
         let kind = kind(claim).expect("it was just chosen from those that are");
@@ -168,7 +170,12 @@ impl Api {
         let sources = sources.flat_map(|v| v["projected"]["sources"].as_array().into_iter().flatten());
         let wanted: Vec<&str> = sources
             .filter(|source| source["serviceAccountToken"].is_object())
-            .map(|source| source["serviceAccountToken"]["audience"].as_str().filter(|a| !a.is_empty()).unwrap_or(&self.inner.settings.issuer))
+            .map(|source| {
+                source["serviceAccountToken"]["audience"]
+                    .as_str()
+                    .filter(|a| !a.is_empty())
+                    .unwrap_or(&self.inner.settings.issuer)
+            })
             .collect();
         match audiences.iter().find(|audience| !wanted.contains(&audience.as_str())) {
             Some(audience) => refuse(&format!("audience {audience:?} not found in pod spec volume")),
@@ -197,7 +204,8 @@ impl Api {
             return Err(Bad::Claims("its subject and its account differ"));
         }
         let uid = account["uid"].as_str().filter(|uid| !uid.is_empty()).ok_or(Bad::Claims("an account without a uid"))?;
-        let mut identity = Identity { name: user.to_owned(), uid: uid.to_owned(), groups: account_groups(namespace), ..Identity::default() };
+        let mut identity =
+            Identity { name: user.to_owned(), uid: uid.to_owned(), groups: account_groups(namespace), ..Identity::default() };
         identity.expires = Some(expires);
         identity.bound.push((Key::of::<core::ServiceAccount>(namespace, name), uid.to_owned()));
         let bound = ["pod", "secret", "node"].into_iter().filter(|claim| private[*claim].is_object());

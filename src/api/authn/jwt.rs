@@ -111,8 +111,12 @@ impl Key {
                 let algorithm = ["RS256", "RS384", "RS512"].into_iter().find(|a| *a == algorithm.unwrap_or("RS256"))?;
                 Public::Rsa { algorithm, n: bytes("n")?, e: bytes("e")? }
             }
-            ("EC", Some("P-256")) if algorithm.is_none_or(|a| a == "ES256") => Public::Es256(point(&bytes("x")?, &bytes("y")?, 32)?),
-            ("EC", Some("P-384")) if algorithm.is_none_or(|a| a == "ES384") => Public::Es384(point(&bytes("x")?, &bytes("y")?, 48)?),
+            ("EC", Some("P-256")) if algorithm.is_none_or(|a| a == "ES256") => {
+                Public::Es256(point(&bytes("x")?, &bytes("y")?, 32)?)
+            }
+            ("EC", Some("P-384")) if algorithm.is_none_or(|a| a == "ES384") => {
+                Public::Es384(point(&bytes("x")?, &bytes("y")?, 48)?)
+            }
             _ => return None,
         };
         Some(Key { id: text("kid").unwrap_or_default().to_owned(), public })

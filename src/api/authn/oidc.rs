@@ -223,7 +223,8 @@ impl Provider {
             Value::Array(many) => many.iter().filter_map(Value::as_str).collect(),
             _ => Vec::new(),
         };
-        let groups = groups.into_iter().filter(|g| !g.is_empty()).take(GROUPS_MAX).map(|g| format!("{}{g}", options.groups_prefix));
+        let groups =
+            groups.into_iter().filter(|g| !g.is_empty()).take(GROUPS_MAX).map(|g| format!("{}{g}", options.groups_prefix));
         let mut identity = Identity { name, expires: Some(expires), ..Identity::default() };
         identity.groups = groups.filter(|group| sound(group)).collect();
         if let Some(id) = claims["jti"].as_str() {
@@ -268,7 +269,11 @@ mod tests {
             (Options { groups_prefix: "id:".into(), ..email() }, json!({"groups": ["dev", ""]}), "jane@example.org [\"id:dev\"]"),
             // Nobody becomes the system's own by what a provider says.
             (email(), json!({"groups": ["system:masters", "dev"]}), "jane@example.org [\"dev\"]"),
-            (Options { username_prefix: "-".into(), ..Options::default() }, json!({"sub": "system:admin"}), "it is not for this server: a name that is the system's own"),
+            (
+                Options { username_prefix: "-".into(), ..Options::default() },
+                json!({"sub": "system:admin"}),
+                "it is not for this server: a name that is the system's own",
+            ),
             // Empty and missing claims (CVE-2026-23990).
             (Options::default(), json!({"sub": ""}), "it is not for this server: no user name"),
             (Options::default(), json!({"sub": " "}), "it is not for this server: no user name"),
@@ -306,7 +311,8 @@ mod tests {
     #[test]
     fn providers_that_are_refused() {
         let new = |issuer: &str, client: &str, ca: &str| {
-            Provider::new(Options { issuer: issuer.into(), client_id: client.into(), ca: ca.into(), ..Options::default() }).is_err()
+            Provider::new(Options { issuer: issuer.into(), client_id: client.into(), ca: ca.into(), ..Options::default() })
+                .is_err()
         };
         assert!(new("http://id.example", "portolan", ""));
         assert!(new("https://id.example", "", ""), "an empty list of those for whom tokens are made must not mean all");

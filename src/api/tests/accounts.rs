@@ -44,7 +44,11 @@ async fn a_token_speaks_for_its_account() {
     assert!(info["extra"]["authentication.kubernetes.io/credential-id"][0].as_str().unwrap().starts_with("JTI="));
     let pods = "GET /api/v1/namespaces/shop/pods";
     let refused = w.with_token(&token, pods, Value::Null).await;
-    assert!(refused.show().contains("User \"system:serviceaccount:shop:ci\" cannot list resource \"pods\""), "{}", refused.show());
+    assert!(
+        refused.show().contains("User \"system:serviceaccount:shop:ci\" cannot list resource \"pods\""),
+        "{}",
+        refused.show()
+    );
     let binding = json!({"metadata": {"name": "ci"}, "roleRef": {"kind": "ClusterRole", "name": "view", "apiGroup": "rbac.authorization.k8s.io"},
         "subjects": [{"kind": "ServiceAccount", "name": "ci", "namespace": "shop"}]});
     w.must("POST /apis/rbac.authorization.k8s.io/v1/namespaces/shop/rolebindings", binding).await;
@@ -78,7 +82,11 @@ async fn tokens_hang_on_what_they_are_bound_to() {
     assert_eq!(extra["authentication.kubernetes.io/pod-name"], json!(["mine"]));
     assert_eq!(extra["authentication.kubernetes.io/pod-uid"], json!([uid]));
     for (spec, code, words) in [
-        (to("Pod", "other"), 400, "cannot bind token for serviceaccount \"ci\" to pod running with different serviceaccount name."),
+        (
+            to("Pod", "other"),
+            400,
+            "cannot bind token for serviceaccount \"ci\" to pod running with different serviceaccount name.",
+        ),
         (to("Pod", "none"), 404, "pods \"none\" not found"),
         (to("ConfigMap", "s"), 400, "cannot bind token"),
         (json!({"expirationSeconds": 599}), 422, "may not specify a duration less than 10 minutes"),
@@ -129,14 +137,21 @@ async fn may_i() {
     w.must("POST /apis/rbac.authorization.k8s.io/v1/namespaces/shop/rolebindings", binding).await;
     let yes = w.can_i(&jane, json!({"namespace": "shop", "verb": "delete", "resource": "pods"})).await;
     assert_eq!(yes, json!({"allowed": true, "reason": "RBAC: allowed by RoleBinding \"j/shop\" of ClusterRole \"edit\""}));
-    assert_eq!(w.can_i(&jane, json!({"namespace": "default", "verb": "delete", "resource": "pods"})).await, json!({"allowed": false}));
+    assert_eq!(
+        w.can_i(&jane, json!({"namespace": "default", "verb": "delete", "resource": "pods"})).await,
+        json!({"allowed": false})
+    );
     assert_eq!(w.can_i(&jane, json!({"verb": "*", "resource": "*", "group": "*"})).await["allowed"], false);
     assert_eq!(w.can_i(&Identity::admin(), json!({"verb": "*", "resource": "*", "group": "*"})).await["allowed"], true);
     let path = json!({"spec": {"nonResourceAttributes": {"path": "/version", "verb": "get"}}});
     let answer = w.ask_as(&jane, &format!("POST {AUTHORIZATION}/selfsubjectaccessreviews"), path).await;
     assert_eq!(answer.value["status"]["allowed"], true);
     for (body, code) in [(json!({"spec": {}}), 422), (json!([]), 400), (json!({"kind": "Pod"}), 400), (Value::Null, 400)] {
-        assert_eq!(w.ask_as(&jane, &format!("POST {AUTHORIZATION}/selfsubjectaccessreviews"), body.clone()).await.code, code, "{body}");
+        assert_eq!(
+            w.ask_as(&jane, &format!("POST {AUTHORIZATION}/selfsubjectaccessreviews"), body.clone()).await.code,
+            code,
+            "{body}"
+        );
     }
     // About others asks who may.
     let about = json!({"spec": {"user": "jane", "groups": ["team"], "resourceAttributes": {"namespace": "shop", "verb": "get", "resource": "secrets"}}});
@@ -150,17 +165,24 @@ async fn may_i() {
     assert_eq!(review("namespaces/shop/localsubjectaccessreviews", &about).await.value["status"]["allowed"], true);
     assert_eq!(review("namespaces/default/localsubjectaccessreviews", &about).await.code, 422);
     assert_eq!(review("subjectaccessreviews", &json!({"spec": {"resourceAttributes": {}}})).await.code, 422, "about nobody");
-    let rules = w.ask_as(&jane, &format!("POST {AUTHORIZATION}/selfsubjectrulesreviews"), json!({"spec": {"namespace": "shop"}})).await;
+    let rules =
+        w.ask_as(&jane, &format!("POST {AUTHORIZATION}/selfsubjectrulesreviews"), json!({"spec": {"namespace": "shop"}})).await;
     let status = &rules.value["status"];
     assert_eq!(status["incomplete"], false);
-    assert!(status["resourceRules"].to_string().contains("\"pods/exec\"") && status["nonResourceRules"].to_string().contains("/api/*"));
+    assert!(
+        status["resourceRules"].to_string().contains("\"pods/exec\"")
+            && status["nonResourceRules"].to_string().contains("/api/*")
+    );
     // What is asked is not stored.
     assert_eq!(w.ask(&format!("GET {AUTHORIZATION}/selfsubjectaccessreviews"), Value::Null).await.code, 405);
     let groups = w.must("GET /apis", Value::Null).await.to_string();
     assert!(groups.contains("authorization.k8s.io") && groups.contains("authentication.k8s.io"));
     let listed = w.must(&format!("GET {AUTHORIZATION}"), Value::Null).await["resources"].clone();
-    assert_eq!(listed[1], json!({"name": "selfsubjectaccessreviews", "singularName": "selfsubjectaccessreview", "namespaced": false,
-        "kind": "SelfSubjectAccessReview", "verbs": ["create"]}));
+    assert_eq!(
+        listed[1],
+        json!({"name": "selfsubjectaccessreviews", "singularName": "selfsubjectaccessreview", "namespaced": false,
+        "kind": "SelfSubjectAccessReview", "verbs": ["create"]})
+    );
 }
 
 #[tokio::test]
@@ -198,16 +220,23 @@ async fn acting_for_somebody_else() {
     let (_, info, _) = act(&admin, &[("impersonate-user", "system:serviceaccount:shop:ci")]).await;
     assert_eq!(info["groups"], json!(["system:serviceaccounts", "system:serviceaccounts:shop", "system:authenticated"]));
     let headers = [("impersonate-user", "jane"), ("impersonate-uid", "7"), ("impersonate-extra-why", "test")];
-    assert_eq!(act(&admin, &headers).await.1, json!({"username": "jane", "uid": "7", "groups": ["system:authenticated"], "extra": {"why": ["test"]}}));
+    assert_eq!(
+        act(&admin, &headers).await.1,
+        json!({"username": "jane", "uid": "7", "groups": ["system:authenticated"], "extra": {"why": ["test"]}})
+    );
     // Nothing of the administrator is left.
     let answer = w.send(Some(&admin), "GET /api/v1/secrets", &[("impersonate-user", "jane")], "").await;
     assert_eq!(answer.code, 403);
     // Each part takes its own right.
     let jane = Identity::new("jane", &["team"]);
     let words = act(&jane, &[("impersonate-user", "joe")]).await.2;
-    assert_eq!(words, "403 Forbidden: users \"joe\" is forbidden: User \"jane\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope");
+    assert_eq!(
+        words,
+        "403 Forbidden: users \"joe\" is forbidden: User \"jane\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope"
+    );
     let rule = |group: &str, resource: &str, name: &str| json!({"apiGroups": [group], "resources": [resource], "resourceNames": [name], "verbs": ["impersonate"]});
-    let rules = json!([rule("", "users", "joe"), rule("", "groups", "ops"), rule("authentication.k8s.io", "userextras/why", "test")]);
+    let rules =
+        json!([rule("", "users", "joe"), rule("", "groups", "ops"), rule("authentication.k8s.io", "userextras/why", "test")]);
     w.must("POST /apis/rbac.authorization.k8s.io/v1/clusterroles", json!({"metadata": {"name": "as-joe"}, "rules": rules})).await;
     let binding = json!({"metadata": {"name": "as-joe"}, "roleRef": {"kind": "ClusterRole", "name": "as-joe", "apiGroup": "rbac.authorization.k8s.io"},
         "subjects": [{"kind": "User", "name": "jane", "apiGroup": "rbac.authorization.k8s.io"}]});

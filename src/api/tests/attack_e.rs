@@ -18,7 +18,8 @@ fn forged(header: &Value, claims: &Value, signature: &[u8]) -> String {
 }
 
 fn parts(token: &str) -> (Value, Value) {
-    let mut parts = token.split('.').map(|p| serde_json::from_slice(&URL_SAFE_NO_PAD.decode(p).unwrap_or_default()).unwrap_or_default());
+    let mut parts =
+        token.split('.').map(|p| serde_json::from_slice(&URL_SAFE_NO_PAD.decode(p).unwrap_or_default()).unwrap_or_default());
     (parts.next().unwrap(), parts.next().unwrap())
 }
 
@@ -51,12 +52,21 @@ async fn e_tokens_that_say_what_they_like() {
     let none = json!({"alg": "none", "kid": header["kid"]});
     let rows = [
         ("no algorithm", forged(&none, &claims, b"")),
-        ("no algorithm, an administrator", forged(&none, &with(json!({"sub": "system:admin", "groups": ["system:masters"]})), b"")),
+        (
+            "no algorithm, an administrator",
+            forged(&none, &with(json!({"sub": "system:admin", "groups": ["system:masters"]})), b""),
+        ),
         ("the public key as a secret", forged(&json!({"alg": "HS256", "kid": header["kid"]}), &claims, &[7; 32])),
         ("somebody else's key", other.sign(&claims).unwrap()),
         ("somebody else's key under our name", forged(&header, &claims, &[9; 64])),
-        ("a key that it brings itself", forged(&json!({"alg": "ES256", "kid": "x", "jwk": other.key().jwk()}), &claims, &[9; 64])),
-        ("a key from elsewhere", forged(&json!({"alg": "ES256", "kid": header["kid"], "jku": "https://evil.example/k"}), &claims, &[9; 64])),
+        (
+            "a key that it brings itself",
+            forged(&json!({"alg": "ES256", "kid": "x", "jwk": other.key().jwk()}), &claims, &[9; 64]),
+        ),
+        (
+            "a key from elsewhere",
+            forged(&json!({"alg": "ES256", "kid": header["kid"], "jku": "https://evil.example/k"}), &claims, &[9; 64]),
+        ),
         ("another issuer", sign(&with(json!({"iss": "https://evil.example"})))),
         ("no issuer", sign(&with(json!({"iss": ""})))),
         ("another audience", sign(&with(json!({"aud": ["https://evil.example"]})))),
@@ -211,7 +221,15 @@ async fn e_revoked_means_cut() {
 #[tokio::test]
 async fn e_nothing_is_set_up_over_the_network() {
     let w = world();
-    for line in ["GET /", "GET /setup", "POST /api/users/admin/init", "GET /api/v1/settings", "GET /debug/pprof", "GET /metrics", "GET /openapi/v2"] {
+    for line in [
+        "GET /",
+        "GET /setup",
+        "POST /api/users/admin/init",
+        "GET /api/v1/settings",
+        "GET /debug/pprof",
+        "GET /metrics",
+        "GET /openapi/v2",
+    ] {
         let answer = w.send(None, line, &[], "{}").await;
         assert!(matches!(answer.code, 401 | 404), "{line}: {}", answer.code);
     }
@@ -241,7 +259,9 @@ async fn e_people_of_an_identity_provider() {
                 };
                 async move { Ok::<_, std::convert::Infallible>(http::Response::new(Body::from(body.to_string()))) }
             });
-            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(hyper_util::rt::TokioIo::new(stream), service));
+            tokio::spawn(
+                hyper::server::conn::http1::Builder::new().serve_connection(hyper_util::rt::TokioIo::new(stream), service),
+            );
         }
     });
     let options = |ca: &str| oidc::Options {
@@ -272,14 +292,20 @@ async fn e_people_of_an_identity_provider() {
     let sign = |signer: usize, more: Value| signers.lock()[signer].sign(&claims(more)).unwrap();
     let me = w.with_token(&sign(0, json!({})), ME, json!({})).await;
     assert_eq!(me.code, 201, "{}", me.show());
-    assert_eq!(me.value["status"]["userInfo"], json!({"username": "jane@example.org", "groups": ["id:dev", "system:authenticated"]}));
+    assert_eq!(
+        me.value["status"]["userInfo"],
+        json!({"username": "jane@example.org", "groups": ["id:dev", "system:authenticated"]})
+    );
     let before = asked.load(std::sync::atomic::Ordering::Relaxed);
     for (what, token) in [
         ("a key that the provider does not have", Signer::in_memory().unwrap().sign(&claims(json!({}))).unwrap()),
         ("another audience", sign(0, json!({"aud": "others"}))),
         ("no name", sign(0, json!({"email": ""}))),
         ("an account of ours", sign(0, json!({"email": "system:serviceaccount:shop:ci"}))),
-        ("our issuer with the provider's key", sign(0, json!({"iss": crate::api::authn::account::ISSUER, "sub": "system:serviceaccount:shop:ci"}))),
+        (
+            "our issuer with the provider's key",
+            sign(0, json!({"iss": crate::api::authn::account::ISSUER, "sub": "system:serviceaccount:shop:ci"})),
+        ),
         ("no signature", forged(&json!({"alg": "none"}), &claims(json!({})), b"")),
     ] {
         assert_eq!(w.with_token(&token, ME, json!({})).await.code, 401, "{what}");
@@ -291,6 +317,9 @@ async fn e_people_of_an_identity_provider() {
     let stranger = api(Authority::in_memory(clock.clone()).unwrap().pem());
     assert_eq!(stranger.with_token(&sign(0, json!({})), ME, json!({})).await.code, 401);
     let review = json!({"spec": {"token": sign(0, json!({}))}});
-    assert_eq!(w.must(&format!("POST {AUTHENTICATION}/tokenreviews"), review).await["status"]["user"]["username"], "jane@example.org");
+    assert_eq!(
+        w.must(&format!("POST {AUTHENTICATION}/tokenreviews"), review).await["status"]["user"]["username"],
+        "jane@example.org"
+    );
     serving.abort();
 }

@@ -97,9 +97,7 @@ async fn j_empty_lists_deny() {
     let rbac = "/apis/rbac.authorization.k8s.io/v1";
     let jane = Identity::new("jane", &[]);
     let nobody = Identity::new("", &[]);
-    let binding = |name: &str, role: &str, subjects: Value| {
-        json!({"metadata": {"name": name}, "roleRef": {"kind": "ClusterRole", "name": role, "apiGroup": "rbac.authorization.k8s.io"}, "subjects": subjects})
-    };
+    let binding = |name: &str, role: &str, subjects: Value| json!({"metadata": {"name": name}, "roleRef": {"kind": "ClusterRole", "name": role, "apiGroup": "rbac.authorization.k8s.io"}, "subjects": subjects});
     w.must(&format!("POST {rbac}/clusterrolebindings"), binding("none", "cluster-admin", json!([]))).await;
     w.must(&format!("POST {rbac}/clusterrolebindings"), json!({"metadata": {"name": "absent"}, "roleRef": {"kind": "ClusterRole", "name": "cluster-admin", "apiGroup": "rbac.authorization.k8s.io"}})).await;
     w.must(&format!("POST {rbac}/clusterroles"), json!({"metadata": {"name": "empty"}, "rules": []})).await;

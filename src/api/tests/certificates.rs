@@ -78,7 +78,11 @@ async fn asked_approved_signed_and_used() {
     assert_eq!(none.code, 422);
     let id = identity.extra["authentication.kubernetes.io/credential-id"][0].replacen('=', ".", 1);
     assert!(id.starts_with("X509SHA256."));
-    w.must("POST /api/v1/namespaces/kube-system/configmaps", json!({"metadata": {"name": "revoked-credentials"}, "data": {id: ""}})).await;
+    w.must(
+        "POST /api/v1/namespaces/kube-system/configmaps",
+        json!({"metadata": {"name": "revoked-credentials"}, "data": {id: ""}}),
+    )
+    .await;
     assert_eq!(w.ask_as(&identity, "GET /api", Value::Null).await.code, 401);
     w.pass(3600);
     assert_eq!(w.ask_as(&identity, "GET /api", Value::Null).await.code, 401);

@@ -360,7 +360,9 @@ async fn a_decision_is_cheap_among_many_bindings() {
         let body = json!({"metadata": {"name": format!("b{n}"), "namespace": "shop"}, "subjects": [subject("User", &format!("u{n}"))],
             "roleRef": {"kind": "ClusterRole", "name": "edit", "apiGroup": "rbac.authorization.k8s.io"}});
         let stamp = Stamp { uid: new_uid(), now: *w.clock.lock() };
-        txn.create(admit::create(crate::object::Kind::of("rbac.authorization.k8s.io/v1", "RoleBinding").unwrap(), body, &stamp).unwrap());
+        txn.create(
+            admit::create(crate::object::Kind::of("rbac.authorization.k8s.io/v1", "RoleBinding").unwrap(), body, &stamp).unwrap(),
+        );
     }
     w.store.commit(txn).unwrap();
     let who = Identity::new("u7", &["team"]).authenticated();

@@ -78,7 +78,10 @@ pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy:
     let contents = match recorded(&client, &app, &status.inventory).await {
         // Renderings hold whole manifests, Secrets too, so an account that may only look does not have them.
         Err(client::Error::Status { code: 403, .. }) => {
-            notes.push("these credentials may not read renderings: what was last applied is not told from what others changed".to_owned());
+            notes.push(
+                "these credentials may not read renderings: what was last applied is not told from what others changed"
+                    .to_owned(),
+            );
             BTreeMap::new()
         }
         other => other.doing("read what was last applied")?,

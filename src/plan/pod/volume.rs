@@ -140,7 +140,8 @@ fn kind(pod: &Pod, volume: &PodVolume, sources: &Sources<'_>) -> Result<VolumeKi
             } else if let Some(token) = &source.service_account_token {
                 let wish = TokenWish::of(token);
                 let text = (sources.token)(&wish).and_then(|values| values.get(TOKEN));
-                let text = text.ok_or_else(|| format!("there is no token of the service account for the volume \"{}\" yet", volume.name))?;
+                let text = text
+                    .ok_or_else(|| format!("there is no token of the service account for the volume \"{}\" yet", volume.name))?;
                 put(&mut files, &token.path, text.clone(), mode)?;
             } else {
                 return Err(format!("volume \"{}\": this kind of projected source is not supported", volume.name));

@@ -124,13 +124,21 @@ pub fn certificate_request(object: &Value, old: Option<&Value>) -> Vec<Cause> {
     match signer.split_once('/') {
         None if signer.is_empty() => c.required("spec.signerName", ""),
         Some((domain, path)) if names::subdomain(domain).is_empty() && !path.is_empty() && domain.contains('.') => {}
-        _ => c.invalid("spec.signerName", signer, "must be a fully qualified domain and path of the form 'example.com/signer-name'"),
+        _ => c.invalid(
+            "spec.signerName",
+            signer,
+            "must be a fully qualified domain and path of the form 'example.com/signer-name'",
+        ),
     }
     if list(&spec["usages"]).next().is_none() {
         c.required("spec.usages", "");
     }
     if spec["expirationSeconds"].as_i64().is_some_and(|seconds| seconds < 600) {
-        c.invalid("spec.expirationSeconds", spec["expirationSeconds"].clone(), "may not specify a duration less than 600 seconds (10 minutes)");
+        c.invalid(
+            "spec.expirationSeconds",
+            spec["expirationSeconds"].clone(),
+            "may not specify a duration less than 600 seconds (10 minutes)",
+        );
     }
     if let Some(old) = old {
         c.immutable("spec", spec, &old["spec"]);
