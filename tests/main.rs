@@ -6,6 +6,7 @@ mod foresight;
 mod hosts;
 mod kinds;
 mod kubectl;
+mod kubectl_access;
 mod kubectl_create;
 mod reference;
 mod rejects;

@@ -7,6 +7,7 @@
 //!
 //! You will not find here: decisions (they are in `plan`), HTTP, or Docker.
 
+mod account;
 mod aggregate;
 mod deployment;
 pub mod event;
@@ -46,11 +47,19 @@ pub struct Options {
     pub nodes: crate::plan::node::Options,
     /// How many pods that have ended are kept for people to look at.
     pub ended_pods: usize,
+    /// The certificate of the API's authority, PEM, for the pods in every namespace.
+    pub certificate: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { strategy: Strategy::Spread, seed: 0, nodes: crate::plan::node::Options::default(), ended_pods: 500 }
+        Options {
+            strategy: Strategy::Spread,
+            seed: 0,
+            nodes: crate::plan::node::Options::default(),
+            ended_pods: 500,
+            certificate: None,
+        }
     }
 }
 
@@ -65,6 +74,7 @@ pub fn loops(options: &Options) -> Vec<Box<dyn Loop>> {
         Box::new(namespace::Namespaces::default()),
         Box::new(forget::Forget::new(options.ended_pods)),
         Box::new(aggregate::Aggregate::default()),
+        Box::new(account::Accounts::new(options.certificate.clone())),
     ]
 }
 

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::docker::{EngineError, Operation, Outcome};
 use crate::plan::pod::Memory;
+use crate::plan::pod::volume::TokenWish;
 
 /// How long the driver waits for a look at the engine before it says that the outcome is unknown: a daemon that hangs has to be noticed
 /// within twenty seconds (F23), and the list that notices it comes every ten.
@@ -213,7 +214,7 @@ pub enum Call {
         /// Its uid.
         uid: String,
     },
-    /// Read a ConfigMap or Secret. Answered with [`Answer::Config`].
+    /// Read a ConfigMap or Secret, or ask for a token. Answered with [`Answer::Config`].
     GetConfig(ConfigRef),
     /// Record an event about a pod. Answered with [`Answer::Done`].
     Event(Box<PodEvent>),
@@ -251,15 +252,28 @@ pub struct PodEvent {
     pub message: String,
 }
 
-/// Which ConfigMap or Secret.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Which ConfigMap or Secret, or which token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConfigRef {
     /// Whether it is a Secret.
     pub secret: bool,
     /// Its namespace.
     pub namespace: String,
-    /// Its name.
+    /// Its name; of a token that of the service account.
     pub name: String,
+    /// A token of that service account instead, for a pod.
+    pub token: Option<TokenRef>,
+}
+
+/// Which token of a service account: one for a pod, good as long as the pod is there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TokenRef {
+    /// The pod's name.
+    pub pod: String,
+    /// The pod's uid.
+    pub uid: String,
+    /// For whom it is, and for how long.
+    pub wish: TokenWish,
 }
 
 /// What the server answered.
@@ -269,7 +283,7 @@ pub enum Answer {
     Done,
     /// The pod as it is now.
     Pod(Arc<Pod>),
-    /// The values of a ConfigMap or Secret.
+    /// The values of a ConfigMap or Secret; of a token its text under the key `token`.
     Config(Arc<BTreeMap<String, ByteString>>),
 }
 
