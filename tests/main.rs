@@ -8,6 +8,7 @@ mod kinds;
 mod kubectl;
 mod kubectl_access;
 mod kubectl_create;
+mod kubectl_streams;
 mod reference;
 mod rejects;
 mod support;

@@ -423,6 +423,16 @@ impl Lookup for HeartLookup {
     ) -> BoxFuture<'a, Result<Found, Missing>> {
         Box::pin(std::future::ready(self.look(namespace, pod, container, previous)))
     }
+
+    fn sandbox<'a>(&'a self, namespace: &'a str, pod: &'a str) -> BoxFuture<'a, Result<String, Missing>> {
+        let heart = self.0.lock();
+        let found = heart.pod(namespace, pod).ok_or(Missing::Pod).and_then(|pod| {
+            let seen = heart.seen(spec::uid(&pod));
+            let sandbox = seen.sandbox().filter(|cell| cell.state == State::Running);
+            sandbox.map(|cell| cell.id.clone()).ok_or_else(|| Missing::Waiting("ContainerCreating".to_owned()))
+        });
+        Box::pin(std::future::ready(found))
+    }
 }
 
 impl HeartLookup {
@@ -440,13 +450,26 @@ impl HeartLookup {
                 .ok_or(Missing::Container)?,
             (name, _) => name.to_owned(),
         };
-        spec::container(&pod, &container).ok_or(Missing::Container)?;
-        let seen = heart.seen(spec::uid(&pod));
+        spec::definition(&pod, &container).ok_or(Missing::Container)?;
+        let uid = spec::uid(&pod);
+        let (seen, status) = (heart.seen(uid), heart.status(uid));
+        let lists = status.map(|s| [&s.container_statuses, &s.init_container_statuses, &s.ephemeral_container_statuses]);
+        let status = lists.into_iter().flatten().flatten().flatten().find(|s| s.name == container);
         let mut ran = seen.attempts(&container).rev().filter(|c| c.state != State::Created || c.started_at.is_some());
         let found = if previous {
-            ran.nth(1).ok_or(Missing::Previous)?
+            // What the status calls the last state: of a container that waits to be started again that is its newest run.
+            let last = status.and_then(|s| s.last_state.as_ref()?.terminated.as_ref()?.container_id.clone());
+            let last = last.unwrap_or_default();
+            ran.find(|c| last.ends_with(&c.id)).ok_or(Missing::Previous)?
         } else {
-            ran.next().ok_or_else(|| Missing::Waiting("ContainerCreating".to_owned()))?
+            ran.next().ok_or_else(|| {
+                let reason = status.and_then(|s| s.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
+                Missing::Waiting(match reason {
+                    Some("ErrImagePull") => "image can't be pulled".to_owned(),
+                    Some("ImagePullBackOff") => "trying and failing to pull image".to_owned(),
+                    other => other.unwrap_or("ContainerCreating").to_owned(),
+                })
+            })?
         };
         Ok(Found::Container(found.id.clone()))
     }

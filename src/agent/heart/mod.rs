@@ -221,6 +221,11 @@ impl Heart {
         self.pods.values().filter(named).max_by_key(|e| (!e.gone, e.since)).map(|e| e.pod.clone())
     }
 
+    /// The status of a pod as this host sees it.
+    pub fn status(&self, uid: &str) -> Option<&PodStatus> {
+        self.pods.get(uid).map(|entry| &entry.status)
+    }
+
     /// What the engine shows of a pod.
     pub fn seen(&self, uid: &str) -> Seen {
         self.engine.seen(uid)

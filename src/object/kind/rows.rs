@@ -81,7 +81,7 @@ pub static KINDS: &[Kind] = &[
         singular: "pod",
         short: &["po"],
         categories: &["all"],
-        subresources: &["status", "binding", "eviction", "log", "exec", "attach"],
+        subresources: &["status", "binding", "eviction", "log", "exec", "attach", "portforward", "ephemeralcontainers"],
         selectable: &["spec.nodeName", "status.phase", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName"],
         schema: schema::<core::Pod>,
         default: defaults::pod,

@@ -22,6 +22,11 @@ pub(super) fn status(view: &View<'_>, memory: &Memory) -> PodStatus {
     let old = pod.status.clone().unwrap_or_default();
     let inits: Vec<ContainerStatus> = spec::inits(pod).iter().map(|c| container(view, memory, c, true)).collect();
     let apps: Vec<ContainerStatus> = spec::apps(pod).iter().map(|c| container(view, memory, c, false)).collect();
+    let mut ephemerals: Vec<ContainerStatus> = spec::ephemerals(pod).iter().map(|c| container(view, memory, c, false)).collect();
+    for status in &mut ephemerals {
+        status.ready = false; // nobody sends them requests
+        status.started = None;
+    }
     let phase = match &memory.phase {
         Some(phase) => phase.clone(),
         None => phase(view, memory, &inits, &apps),
@@ -46,6 +51,7 @@ pub(super) fn status(view: &View<'_>, memory: &Memory) -> PodStatus {
     status.conditions = Some(conditions(view, memory, &phase, &inits, &apps, old.conditions.unwrap_or_default()));
     status.init_container_statuses = Some(inits).filter(|s| !s.is_empty());
     status.container_statuses = Some(apps);
+    status.ephemeral_container_statuses = Some(ephemerals).filter(|s| !s.is_empty());
     status.phase = Some(phase);
     status
 }
@@ -219,7 +225,8 @@ fn waiting(
         );
         return say("CrashLoopBackOff", message);
     }
-    if !init && !spec::inits(view.pod).is_empty() && !memory.initialized {
+    let waits_for_inits = !init && !spec::is_ephemeral(view.pod, &container.name);
+    if waits_for_inits && !spec::inits(view.pod).is_empty() && !memory.initialized {
         return say("PodInitializing", String::new());
     }
     let trouble = match (&memory.volumes, memory.sandbox.error.as_str()) {
