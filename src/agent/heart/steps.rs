@@ -172,7 +172,14 @@ impl Heart {
     fn address(&self, uid: &str) -> Option<String> {
         let entry = self.pods.get(uid)?;
         let seen = self.engine.seen(uid);
-        let view = View { pod: &entry.pod, seen: &seen, node_ip: &self.settings.node_ip, may_start: true, now: self.now };
+        let view = View {
+            pod: &entry.pod,
+            seen: &seen,
+            node_ip: &self.settings.node_ip,
+            booted_at: self.settings.booted_at,
+            may_start: true,
+            now: self.now,
+        };
         status::address(&view, &entry.memory)
     }
 
@@ -238,7 +245,11 @@ impl Heart {
                     self.bury(&uid);
                 }
             }
-            (Ask::Rewrite | Ask::Nothing, _) => {}
+            (Ask::Rewrite { uid }, _) => {
+                self.free(&uid, &Slot::Volumes);
+                self.rewrite_volumes(&uid); // the values may have changed again
+            }
+            (Ask::Nothing, _) => {}
             (ask, reply) => tracing::error!(?ask, ?reply, "an answer of the wrong kind"),
         }
     }
@@ -584,7 +595,14 @@ impl Heart {
         let now = self.now;
         let Some(entry) = self.pods.get_mut(uid) else { return };
         let pod = entry.pod.clone();
-        let view = View { pod: &pod, seen: &seen, node_ip: &self.settings.node_ip, may_start: true, now };
+        let view = View {
+            pod: &pod,
+            seen: &seen,
+            node_ip: &self.settings.node_ip,
+            booted_at: self.settings.booted_at,
+            may_start: true,
+            now,
+        };
         entry.memory.demand_stop(&view, container, id, grace, why);
         self.dirty.insert(uid.to_owned());
     }

@@ -294,8 +294,14 @@ pub(super) fn begin_kill(
     hook: Option<&k8s_openapi::api::core::v1::LifecycleHandler>,
 ) {
     if one.kill.as_ref().is_none_or(|k| k.id != cell.id) {
-        one.kill =
-            Some(Kill { id: cell.id.clone(), since: now, grace, why: why.to_owned(), hook_done: hook.is_none(), struck: None });
+        one.kill = Some(Kill {
+            id: cell.id.clone(),
+            since: now,
+            grace,
+            why: why.to_owned(),
+            hook_done: hook.is_none(),
+            ..Kill::default()
+        });
     }
 }
 
@@ -305,6 +311,10 @@ impl Memory {
         let Some(cell) = view.seen.containers.iter().find(|c| c.id == id && c.state.alive()) else { return };
         let Some(one) = self.containers.get_mut(&container.name) else { return };
         let hook = container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref());
+        let begun = one.kill.as_ref().is_some_and(|k| k.id == cell.id);
         begin_kill(one, cell, grace.unwrap_or_else(|| spec::grace(view.pod)), why, view.now, hook);
+        if let Some(kill) = one.kill.as_mut().filter(|_| !begun) {
+            kill.at_fault = true;
+        }
     }
 }

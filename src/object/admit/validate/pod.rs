@@ -84,17 +84,7 @@ fn volume(c: &mut Causes, at: &str, volume: &Value) {
             sources.for_each(|(second, _)| c.forbidden(format!("{at}.{second}"), "may not specify more than 1 volume type"))
         }
     }
-    let host = &volume["hostPath"];
-    if there(host) {
-        let path = text(&host["path"]);
-        if path.is_empty() {
-            c.required(format!("{at}.hostPath.path"), "");
-        } else if path.split('/').any(|part| part == "..") {
-            c.invalid(format!("{at}.hostPath.path"), path, "must not contain '..'");
-        }
-        let types = ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
-        c.one_of(&format!("{at}.hostPath.type"), &host["type"], &types);
-    }
+    host_path(c, at, volume);
     let limit = text(&volume["emptyDir"]["sizeLimit"]);
     if limit.parse::<Quantity>().is_ok_and(Quantity::is_negative) {
         c.invalid(format!("{at}.emptyDir.sizeLimit"), limit, "SizeLimit field must be a valid resource quantity");
@@ -134,6 +124,22 @@ fn volume(c: &mut Causes, at: &str, volume: &Value) {
             c.required_text(&format!("{at}.serviceAccountToken.path"), &source["serviceAccountToken"]["path"]);
         }
     }
+}
+
+/// A directory or file of a host, which pods and PersistentVolumes name alike.
+pub(super) fn host_path(c: &mut Causes, at: &str, volume: &Value) {
+    let host = &volume["hostPath"];
+    if !there(host) {
+        return;
+    }
+    let path = text(&host["path"]);
+    if path.is_empty() {
+        c.required(format!("{at}.hostPath.path"), "");
+    } else if path.split('/').any(|part| part == "..") {
+        c.invalid(format!("{at}.hostPath.path"), path, "must not contain '..'");
+    }
+    let types = ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
+    c.one_of(&format!("{at}.hostPath.type"), &host["type"], &types);
 }
 
 /// The keys of a ConfigMap or Secret that become files.
@@ -206,13 +212,7 @@ fn affinity(c: &mut Causes, at: &str, affinity: &Value) {
     let required = &node["requiredDuringSchedulingIgnoredDuringExecution"];
     let node_at = format!("{at}.nodeAffinity");
     if there(required) {
-        let at = format!("{node_at}.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms");
-        if required["nodeSelectorTerms"].as_array().is_none_or(Vec::is_empty) {
-            c.required(&at, "must have at least one node selector term");
-        }
-        for (i, term) in list(&required["nodeSelectorTerms"]) {
-            node_term(c, &format!("{at}[{i}]"), term);
-        }
+        node_selector(c, &format!("{node_at}.requiredDuringSchedulingIgnoredDuringExecution"), required);
     }
     for (i, preferred) in list(&node["preferredDuringSchedulingIgnoredDuringExecution"]) {
         let at = format!("{node_at}.preferredDuringSchedulingIgnoredDuringExecution[{i}]");
@@ -228,6 +228,17 @@ fn affinity(c: &mut Causes, at: &str, affinity: &Value) {
             c.between(&format!("{at}.weight"), &preferred["weight"], 1, 100);
             pod_term(c, &format!("{at}.podAffinityTerm"), &preferred["podAffinityTerm"]);
         }
+    }
+}
+
+/// Which nodes will do.
+pub(super) fn node_selector(c: &mut Causes, at: &str, selector: &Value) {
+    let at = format!("{at}.nodeSelectorTerms");
+    if selector["nodeSelectorTerms"].as_array().is_none_or(Vec::is_empty) {
+        c.required(&at, "must have at least one node selector term");
+    }
+    for (i, term) in list(&selector["nodeSelectorTerms"]) {
+        node_term(c, &format!("{at}[{i}]"), term);
     }
 }
 
@@ -389,13 +400,18 @@ fn names_of_differences<'a>(old: &'a Value, new: &'a Value) -> Vec<&'a str> {
     names
 }
 
-/// What a pod template may be: what a pod may be, and always restarted.
-pub(super) fn template(c: &mut Causes, at: &str, template: &Value, owner: &str) {
+/// What a pod template may be: what a pod may be.
+pub(super) fn template_parts(c: &mut Causes, at: &str, template: &Value) {
     c.labels(&format!("{at}.metadata.labels"), &template["metadata"]["labels"]);
     super::meta::annotations(c, &format!("{at}.metadata.annotations"), &template["metadata"]["annotations"]);
+    spec(c, &format!("{at}.spec"), &template["spec"]);
+    no_ephemeral(c, &format!("{at}.spec"), &template["spec"], "ephemeral containers not allowed in pod template");
+}
+
+/// The template of pods that are there as long as their owner, a kind, wants them: always restarted.
+pub(super) fn template(c: &mut Causes, at: &str, template: &Value, owner: &str) {
+    template_parts(c, at, template);
     let pod = &template["spec"];
-    spec(c, &format!("{at}.spec"), pod);
-    no_ephemeral(c, &format!("{at}.spec"), pod, "ephemeral containers not allowed in pod template");
     let policy = text(&pod["restartPolicy"]);
     if ["Never", "OnFailure"].contains(&policy) {
         c.unsupported(format!("{at}.spec.restartPolicy"), policy, &["Always"]);
