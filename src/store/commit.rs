@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::history::Change;
 use super::txn::{Conflict, ConflictKind, Txn, Write};
 use super::view::View;
+use super::writer::{GATHER, LAZY};
 use super::{Store, Writes};
 use crate::mutant::{self, Mutant};
 use crate::object::kind::Durability;
@@ -25,12 +26,13 @@ impl Store {
     /// Does all of a transaction, in memory, and queues it for the disk; or nothing of it.
     ///
     /// It returns at once, unless so much waits for the disk already that writers have to be slowed down. It is on disk when
-    /// [`Store::until_durable`] of its revision says so.
+    /// [`Store::until_durable`] of its revision says so. It goes there at once, with what is committed until the last sync ended; while
+    /// somebody gathers ([`Store::gather`]), a moment later with more.
     pub fn commit(&self, txn: Txn) -> Result<Committed, Conflict> {
         let inner = &*self.inner;
         let mut head = inner.head.lock();
         while head.writes == Writes::Thread && !head.closing && head.queue.full() {
-            head.queue.urgent = true;
+            head.queue.due = Some(Instant::now());
             inner.work.notify_one();
             inner.room.wait(&mut head);
         }
@@ -80,12 +82,13 @@ impl Store {
                 if head.writes == Writes::Stepped {
                     queue.ends.push_back((queue.changes.len(), head.state.clone()));
                 }
-                let first = queue.since.is_none();
-                queue.since.get_or_insert_with(Instant::now);
-                // The writer sleeps until the lazy ones are due; it has to hear of the first, and of the first that cannot wait.
-                let wake = first || (!lazy && !queue.urgent);
-                queue.urgent |= !lazy;
-                if wake {
+                let patience = match lazy {
+                    true => LAZY,
+                    false if head.gathering > 0 => GATHER,
+                    false => Duration::ZERO,
+                };
+                // The writer sleeps until something is due: it has to hear of what is due earlier.
+                if queue.due_by(Instant::now() + patience) {
                     inner.work.notify_one();
                 }
             }

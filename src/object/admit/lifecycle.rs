@@ -130,7 +130,7 @@ pub fn create(kind: &'static Kind, mut value: Value, stamp: &Stamp) -> Result<Dr
 /// The next version of an object, or `None` when nothing changed.
 ///
 /// Without `subresource` everything but the status is taken from `new`; with `status` only the status, with `binding` only a pod's
-/// node, with `finalize` only a namespace's finalizers; `scale` and others are like none. uid, creationTimestamp and deletionTimestamp
+/// node, with `ephemeralcontainers` only those, with `finalize` only a namespace's finalizers; `scale` and others are like none. uid, creationTimestamp and deletionTimestamp
 /// are kept, generation counts changes of the spec. Afterwards ask [`gone`]: taking the last finalizer away removes the object.
 pub fn update(old: &Object, new: Value, subresource: Option<&str>, _now: Timestamp) -> Result<Option<Draft>, Refused> {
     let kind = old.key.kind;
@@ -138,6 +138,7 @@ pub fn update(old: &Object, new: Value, subresource: Option<&str>, _now: Timesta
     let mut after = match subresource {
         Some("status") => with_part(&before, &new, &["status"]),
         Some("binding") => with_part(&before, &new, &["spec", "nodeName"]),
+        Some("ephemeralcontainers") => with_part(&before, &new, &["spec", "ephemeralContainers"]),
         Some("finalize") => with_part(&before, &new, &["spec", "finalizers"]),
         _ => whole(kind, &before, new),
     };
@@ -157,6 +158,7 @@ pub fn update(old: &Object, new: Value, subresource: Option<&str>, _now: Timesta
     causes.extend(match subresource {
         Some("binding") => rebinding(&before, &after),
         Some("status") => validate::status(kind, &after, &before),
+        Some("ephemeralcontainers") => validate::ephemeral_containers(&after, &before),
         Some("finalize") => Vec::new(),
         _ => validate::all(kind, &after, Some(&before)),
     });

@@ -292,3 +292,27 @@ fn superseded_records_leave_the_disk_when_nobody_can_ask_for_them() {
     assert_eq!(back.len(), 2);
     assert_eq!(value(back[0].last.as_ref().unwrap()), 49, "a watch can resume over a restart");
 }
+
+#[test]
+fn what_is_gathered_goes_to_the_disk_together() {
+    let disk = Disk::new();
+    let store = Store::open(disk.engine()).unwrap();
+    let before = disk.operations();
+    let begun = std::time::Instant::now();
+    let gathering = store.gather();
+    let last = ["a", "b", "c"].map(|name| store.commit(txn(|t| t.create(map(name, 1)))).unwrap().revision)[2];
+    drop(gathering);
+    let quick = begun.elapsed() < super::super::writer::GATHER;
+    wait(store.until_durable(last)).unwrap();
+    // A machine that takes longer than that for three commits in memory has more than one group, and rightly so.
+    assert!(!quick || disk.operations() - before == 2, "one append and one sync, not {}", disk.operations() - before);
+
+    let _gathering = store.gather();
+    let waited = store.commit(txn(|t| t.create(map("d", 1)))).unwrap().revision;
+    wait(store.until_durable(waited)).unwrap();
+    let begun = std::time::Instant::now();
+    let lazy = store.commit(txn(|t| t.put(lease("h1", 1)))).unwrap().revision;
+    drop(store.gather());
+    let early = store.durable() >= lazy;
+    assert!(!early || begun.elapsed() >= super::super::writer::LAZY, "what nobody waits for is not hurried");
+}

@@ -24,7 +24,7 @@ use serde_json::Value;
 use super::{Cause, names};
 use crate::object::Kind;
 use crate::object::selector::LabelSelector;
-pub use access::{cluster_role, cluster_role_binding, role, role_binding};
+pub use access::{certificate_request, cluster_role, cluster_role_binding, role, role_binding};
 use causes::{Causes, list, text, there};
 
 /// The most that a ConfigMap or Secret may hold, in bytes.
@@ -96,9 +96,17 @@ pub fn node(object: &Value, _old: Option<&Value>) -> Vec<Cause> {
 pub fn pod(object: &Value, old: Option<&Value>) -> Vec<Cause> {
     let mut c = Causes::default();
     pod::spec(&mut c, "spec", &object["spec"]);
-    if let Some(old) = old {
-        pod::update(&mut c, &old["spec"], &object["spec"]);
+    match old {
+        Some(old) => pod::update(&mut c, &old["spec"], &object["spec"]),
+        None => pod::no_ephemeral(&mut c, "spec", &object["spec"], "cannot be set on create"),
     }
+    c.0
+}
+
+/// What is wrong with the ephemeral containers that a pod is to have instead of those that it has.
+pub fn ephemeral_containers(value: &Value, old: &Value) -> Vec<Cause> {
+    let mut c = Causes::default();
+    pod::ephemeral(&mut c, &old["spec"], &value["spec"]);
     c.0
 }
 

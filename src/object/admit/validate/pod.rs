@@ -329,6 +329,58 @@ pub(super) fn update(c: &mut Causes, old: &Value, new: &Value) {
     }
 }
 
+/// Ephemeral containers are for pods that exist.
+pub(super) fn no_ephemeral(c: &mut Causes, at: &str, spec: &Value, why: &str) {
+    if spec["ephemeralContainers"].as_array().is_some_and(|list| !list.is_empty()) {
+        c.forbidden(format!("{at}.ephemeralContainers"), why);
+    }
+}
+
+/// Which ephemeral containers a pod may have after those that it had: more of them.
+pub(super) fn ephemeral(c: &mut Causes, old: &Value, new: &Value) {
+    let at = "spec.ephemeralContainers";
+    let named = |spec: &Value, name: &str| list(&spec["ephemeralContainers"]).map(|(_, e)| e).find(|e| e["name"] == name).cloned();
+    for (_, was) in list(&old["ephemeralContainers"]) {
+        let name = text(&was["name"]);
+        match named(new, name) {
+            Some(is) if is == *was => {}
+            Some(_) => c.forbidden(at, &format!("existing ephemeral containers {name:?} may not be changed\n")),
+            None => c.forbidden(at, &format!("existing ephemeral containers {name:?} may not be removed\n")),
+        }
+    }
+    let volumes = list(&new["volumes"]).map(|(_, volume)| text(&volume["name"])).collect();
+    let host_network = new["hostNetwork"] == true;
+    let mut shared = Shared { volumes, host_network, names: BTreeSet::new(), host_ports: BTreeSet::new() };
+    let mut others = BTreeSet::new();
+    for (_, other) in list(&new["containers"]).chain(list(&new["initContainers"])) {
+        shared.names.insert(text(&other["name"]).to_owned());
+        others.insert(text(&other["name"]));
+    }
+    for (i, entry) in list(&new["ephemeralContainers"]) {
+        let at = format!("{at}[{i}]");
+        container(c, &at, entry, Role::Main, &mut shared);
+        for field in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resources", "resizePolicy", "restartPolicy"] {
+            let empty = match &entry[field] {
+                Value::Object(fields) => fields.is_empty(),
+                Value::Array(items) => items.is_empty(),
+                value => !there(value),
+            };
+            if !empty {
+                c.forbidden(format!("{at}.{field}"), "cannot be set for an Ephemeral Container");
+            }
+        }
+        for (j, mount) in list(&entry["volumeMounts"]) {
+            for field in ["subPath", "subPathExpr"].into_iter().filter(|field| !text(&mount[*field]).is_empty()) {
+                c.forbidden(format!("{at}.volumeMounts[{j}].{field}"), "cannot be set for an Ephemeral Container");
+            }
+        }
+        let target = text(&entry["targetContainerName"]);
+        if !target.is_empty() && !others.contains(target) {
+            c.not_found(format!("{at}.targetContainerName"), target);
+        }
+    }
+}
+
 fn names_of_differences<'a>(old: &'a Value, new: &'a Value) -> Vec<&'a str> {
     let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return Vec::new() };
     let mut names: Vec<&str> = old.keys().chain(new.keys()).map(String::as_str).collect();
@@ -343,6 +395,7 @@ pub(super) fn template_parts(c: &mut Causes, at: &str, template: &Value) {
     c.labels(&format!("{at}.metadata.labels"), &template["metadata"]["labels"]);
     super::meta::annotations(c, &format!("{at}.metadata.annotations"), &template["metadata"]["annotations"]);
     spec(c, &format!("{at}.spec"), &template["spec"]);
+    no_ephemeral(c, &format!("{at}.spec"), &template["spec"], "ephemeral containers not allowed in pod template");
 }
 
 /// The template of pods that are there as long as their owner, a kind, wants them: always restarted.
