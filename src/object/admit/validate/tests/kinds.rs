@@ -55,7 +55,11 @@ fn services() {
                 "metadata.name: Invalid value: \"1web\": a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')",
             ),
             ("/spec/ports", json!([]), "spec.ports: Required value"),
-            ("/spec/ports/0/port", json!(0), "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive | spec.ports[0].targetPort: Invalid value: 0: must be between 1 and 65535, inclusive"),
+            (
+                "/spec/ports/0/port",
+                json!(0),
+                "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive | spec.ports[0].targetPort: Invalid value: 0: must be between 1 and 65535, inclusive",
+            ),
             (
                 "/spec/ports/0/protocol",
                 json!("tcp"),
