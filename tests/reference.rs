@@ -5,8 +5,8 @@
 use std::fmt::Write;
 
 use expect_test::expect_file;
-use portolan::object::KINDS;
 use portolan::object::kind::Durability;
+use portolan::object::{KINDS, Kind};
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
@@ -46,7 +46,7 @@ fn kinds() {
     for kind in KINDS.iter().filter(|k| k.alias.is_none() && !k.idle.is_empty()) {
         writeln!(page, "| {} | {} |", kind.kind, kind.idle).unwrap();
     }
-    let lazy: Vec<_> = KINDS.iter().filter(|k| k.durability == Durability::Lazy).map(|k| k.kind).collect();
+    let lazy: Vec<_> = Kind::all_stored().filter(|k| k.durability == Durability::Lazy).map(|k| k.kind).collect();
     writeln!(
         page,
         "\nA write is acknowledged when it is on disk; writes of {} at once, and on disk within a second.",

@@ -159,6 +159,10 @@ fn needs_check(spec: &Value) -> bool {
 
 impl Service<'_> {
     fn assign(&mut self, object: &mut Value) {
+        // What is no service is refused elsewhere, in better words.
+        if !object["spec"].is_object() {
+            return;
+        }
         if let Some(old) = self.old {
             keep(&mut object["spec"], old);
             let_go(&mut object["spec"], old);

@@ -8,7 +8,7 @@ use super::{Fields, child, fields, fill, structures, template};
 /// A replication controller: without a selector it selects what its template makes.
 pub fn replication_controller(object: &mut Value) {
     let Some(object) = fields(object) else { return };
-    inherit_labels(object, "template");
+    inherit_labels(object);
     let Some(spec) = child(object, "spec") else { return };
     fill(spec, "replicas", 1);
     let empty = |v: Option<&Value>| v.is_none_or(|v| v.is_null() || v.as_object().is_some_and(Map::is_empty));
@@ -69,7 +69,7 @@ pub fn daemon_set(object: &mut Value) {
 /// A job and its pod template. Its selector is made when it is created.
 pub fn job(object: &mut Value) {
     let Some(object) = fields(object) else { return };
-    inherit_labels(object, "template");
+    inherit_labels(object);
     let Some(spec) = child(object, "spec") else { return };
     let (completions, parallelism) = (spec.contains_key("completions"), spec.contains_key("parallelism"));
     // With neither, it is one pod; with only a parallelism, it is a work queue that ends by itself.
@@ -106,8 +106,7 @@ pub fn cron_job(object: &mut Value) {
 }
 
 /// An object without labels has those of its template.
-fn inherit_labels(object: &mut Fields, field: &str) {
-    debug_assert_eq!(field, "template");
+fn inherit_labels(object: &mut Fields) {
     let labels = object.get_mut("spec").and_then(Value::as_object_mut).and_then(|spec| template_labels(spec));
     let (Some(labels), Some(metadata)) = (labels, child(object, "metadata")) else { return };
     if metadata.get("labels").is_none_or(|l| l.is_null() || *l == json!({})) {

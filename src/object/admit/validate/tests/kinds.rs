@@ -55,7 +55,11 @@ fn services() {
                 "metadata.name: Invalid value: \"1web\": a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')",
             ),
             ("/spec/ports", json!([]), "spec.ports: Required value"),
-            ("/spec/ports/0/port", json!(0), "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive"),
+            (
+                "/spec/ports/0/port",
+                json!(0),
+                "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive | spec.ports[0].targetPort: Invalid value: 0: must be between 1 and 65535, inclusive",
+            ),
             (
                 "/spec/ports/0/protocol",
                 json!("tcp"),
@@ -371,6 +375,7 @@ fn jobs() {
         ],
     );
     let own = with(&with(&job, "/spec/manualSelector", json!(true)), "/spec/selector", json!({"matchLabels": {"app": "web"}}));
+    let own = with(&own, "/spec/completions", json!(1));
     changes(
         "Job",
         own,
@@ -537,7 +542,7 @@ fn budgets_and_priorities() {
             (
                 "/spec/limits/0/max/cpu",
                 json!("50m"),
-                "spec.limits[0].min[cpu]: Invalid value: \"100m\": min value 100m is greater than max value 50m | spec.limits[0].defaultRequest[cpu]: Invalid value: \"50m\": min value 100m is greater than default request value 50m | spec.limits[0].default[cpu]: Invalid value: \"50m\": min value 100m is greater than default value 50m",
+                "spec.limits[0].defaultRequest[cpu]: Invalid value: \"50m\": min value 100m is greater than default request value 50m | spec.limits[0].default[cpu]: Invalid value: \"50m\": min value 100m is greater than default value 50m | spec.limits[0].min[cpu]: Invalid value: \"100m\": min value 100m is greater than max value 50m",
             ),
             (
                 "/spec/limits/0/default",
