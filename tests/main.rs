@@ -4,8 +4,11 @@
 mod clients;
 mod foresight;
 mod hosts;
+mod kinds;
 mod kubectl;
+mod kubectl_access;
 mod kubectl_create;
+mod kubectl_streams;
 mod reference;
 mod rejects;
 mod support;

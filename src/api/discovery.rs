@@ -5,6 +5,7 @@ use http::{HeaderMap, Response};
 use serde_json::{Value, json};
 
 use super::failure::{Failure, bytes_response, json_response};
+use super::review::{REVIEWS, Review, VERSION};
 use crate::object::{KINDS, Kind};
 
 /// The Kubernetes version whose API this is. Clients compare it with their own: one off in either direction is fine to them, so this
@@ -26,11 +27,12 @@ fn subresource(kind: &Kind, name: &str) -> (&'static str, &'static str, String, 
         "token" => ("authentication.k8s.io", "v1", "TokenRequest".to_owned(), &["create"]),
         "exec" => ("", "v1", "PodExecOptions".to_owned(), &["create", "get"]),
         "attach" => ("", "v1", "PodAttachOptions".to_owned(), &["create", "get"]),
+        "portforward" => ("", "v1", "PodPortForwardOptions".to_owned(), &["create", "get"]),
         _ => (kind.group, kind.version, own(), &["get", "patch", "update"]),
     }
 }
 
-/// Groups with their versions, in the order of `KINDS`.
+/// Groups with their versions, in the order of `KINDS`; those of reviews last.
 pub(super) fn groups() -> Vec<(&'static str, &'static str)> {
     let mut found = Vec::new();
     for kind in KINDS {
@@ -38,7 +40,16 @@ pub(super) fn groups() -> Vec<(&'static str, &'static str)> {
             found.push((kind.group, kind.version));
         }
     }
+    for review in REVIEWS {
+        if !found.contains(&(review.group, VERSION)) {
+            found.push((review.group, VERSION));
+        }
+    }
     found
+}
+
+fn reviews_of<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'static Review> + 'a {
+    REVIEWS.iter().filter(move |r| r.group == group && version == VERSION)
 }
 
 fn kinds_of<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'static Kind> + 'a {
@@ -144,6 +155,12 @@ pub(super) fn resources(group: &str, version: &str) -> Result<Response<Body>, Fa
             resources.push(resource);
         }
     }
+    resources.extend(reviews_of(group, version).map(|review| {
+        json!({
+            "name": review.plural, "singularName": review.kind.to_lowercase(), "namespaced": review.namespaced,
+            "kind": review.kind, "verbs": ["create"],
+        })
+    }));
     if resources.is_empty() {
         return Err(Failure::no_route());
     }
@@ -160,7 +177,8 @@ fn aggregated(form: &str, core: bool) -> Value {
         .into_iter()
         .map(|group| {
             let version = |version| {
-                let resources: Vec<Value> = kinds_of(group, version).map(aggregated_resource).collect();
+                let reviews = reviews_of(group, version).map(aggregated_review);
+                let resources: Vec<Value> = kinds_of(group, version).map(aggregated_resource).chain(reviews).collect();
                 json!({"version": version, "freshness": "Current", "resources": resources})
             };
             let versions: Vec<Value> = versions(group).map(version).collect();
@@ -168,6 +186,14 @@ fn aggregated(form: &str, core: bool) -> Value {
         })
         .collect();
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{form}"), "metadata": {}, "items": items})
+}
+
+fn aggregated_review(review: &Review) -> Value {
+    json!({
+        "resource": review.plural, "responseKind": {"group": review.group, "version": VERSION, "kind": review.kind},
+        "scope": if review.namespaced { "Namespaced" } else { "Cluster" }, "singularResource": review.kind.to_lowercase(),
+        "verbs": ["create"],
+    })
 }
 
 fn aggregated_resource(kind: &'static Kind) -> Value {

@@ -4,7 +4,8 @@
 //! (whoever starts the API hands one in).
 //!
 //! ```text
-//! tls -> auth -> path -> read | watch | write | subresource | streams | join | discovery | openapi -> failure
+//! tls -> authn -> impersonate -> auth -> path -> read | watch | write | subresource | review | signing | streams | join | discovery
+//!     | openapi -> failure -> audit
 //! ```
 
 use std::panic::AssertUnwindSafe;
@@ -19,8 +20,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::Store;
-use auth::Verb;
+use audit::Trail;
 use auth::rbac::Rbac;
+use auth::{Right, Verb};
 use authority::Authority;
 use body::read;
 use failure::{Failure, bytes_response};
@@ -28,11 +30,14 @@ use path::{Query, Route, Target};
 use tunnel::Tunnels;
 use write::Ask;
 
+pub mod audit;
 pub mod auth;
+pub mod authn;
 pub mod authority;
 mod body;
 mod discovery;
 mod failure;
+mod impersonate;
 pub mod join;
 pub mod listen;
 mod openapi;
@@ -40,6 +45,9 @@ mod path;
 mod protobuf;
 mod read;
 mod remainder;
+mod review;
+mod signing;
+mod spdy;
 mod streams;
 mod subresource;
 mod table;
@@ -61,6 +69,8 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 const AT_ONCE: usize = 400;
 /// The same for agents, who have a lane of their own: a storm of other clients must not make hosts look dead (LV4).
 const AT_ONCE_NODES: usize = 400;
+/// How many exec, attach and port-forward sessions may be open at once. Each may hold a few hundred kilobytes.
+const SESSIONS: usize = 1000;
 
 /// The API over a store. Cheap to clone: all clones share everything.
 #[derive(Clone)]
@@ -73,10 +83,30 @@ struct Inner {
     clock: Clock,
     people: Semaphore,
     nodes: Semaphore,
+    sessions: Arc<Semaphore>,
     authority: Option<Arc<Authority>>,
     tunnels: Tunnels,
     rbac: Rbac,
+    memory: authn::Memory,
+    settings: Settings,
     stopping: CancellationToken,
+}
+
+/// What an operator may choose.
+#[derive(Clone)]
+pub struct Settings {
+    /// Who the tokens of service accounts say has made them; also the audience that this API is.
+    pub issuer: String,
+    /// The identity provider whose people may come.
+    pub oidc: Option<Arc<authn::oidc::Provider>>,
+    /// Where requests are recorded.
+    pub audit: Option<audit::Log>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { issuer: authn::account::ISSUER.to_owned(), oidc: None, audit: None }
+    }
 }
 
 impl Api {
@@ -87,9 +117,22 @@ impl Api {
 
     /// The same with an authority, so that hosts can join. Streams and watches end with `stopping`.
     pub fn with_authority(store: Store, clock: Clock, authority: Option<Arc<Authority>>, stopping: CancellationToken) -> Self {
+        Api::with_settings(store, clock, authority, Settings::default(), stopping)
+    }
+
+    /// The same with everything that an operator may choose.
+    pub fn with_settings(
+        store: Store,
+        clock: Clock,
+        authority: Option<Arc<Authority>>,
+        settings: Settings,
+        stopping: CancellationToken,
+    ) -> Self {
         let (people, nodes) = (Semaphore::new(AT_ONCE), Semaphore::new(AT_ONCE_NODES));
-        let (tunnels, rbac) = (Tunnels::default(), Rbac::default());
-        Api { inner: Arc::new(Inner { store, clock, people, nodes, authority, tunnels, rbac, stopping }) }
+        let (tunnels, rbac, memory) = (Tunnels::default(), Rbac::default(), authn::Memory::default());
+        let sessions = Arc::new(Semaphore::new(SESSIONS));
+        let inner = Inner { store, clock, people, nodes, sessions, authority, tunnels, rbac, memory, settings, stopping };
+        Api { inner: Arc::new(inner) }
     }
 
     fn authority(&self) -> Option<&Authority> {
@@ -107,16 +150,22 @@ impl Api {
     /// Answers one request. The asker is the [`Identity`] in the request's extensions; without one, only health, version and the
     /// certificate of the authority are served.
     pub async fn handle(&self, request: Request<Body>) -> Response<Body> {
+        let entry = self.audit(&request);
+        let trail = entry.as_ref().map_or_else(audit::nowhere, |entry| entry.trail.clone());
         let (request, unread) = remainder::keep(request);
         // A mistake in this program costs one answer, not the connection with everybody else's requests on it.
-        let outcome = AssertUnwindSafe(self.route(request)).catch_unwind().await;
+        let outcome = AssertUnwindSafe(self.route(request, &trail)).catch_unwind().await;
         if !matches!(outcome, Ok(Ok(_))) {
             unread.discard().await;
         }
-        match outcome {
+        let response = match outcome {
             Ok(Ok(response)) => response,
             Ok(Err(failure)) => failure.response(),
             Err(_) => Failure::internal("the request could not be answered; the server's log says why").response(),
+        };
+        match entry {
+            Some(entry) => entry.answered(self, response).await,
+            None => response,
         }
     }
 
@@ -132,18 +181,7 @@ impl Api {
         })
     }
 
-    /// Whether a credential that was good when its connection was opened still is.
-    fn still_valid(&self, identity: &Identity) -> bool {
-        let in_time = identity.expires.is_none_or(|end| self.now() < end);
-        // A node's name can be given anew; then the old key is worth nothing.
-        let stands = match (identity.host(), &identity.key) {
-            (Some(host), Some(key)) => self.key_stands(host, key),
-            _ => true,
-        };
-        in_time && stands
-    }
-
-    async fn route(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
+    async fn route(&self, request: Request<Body>, trail: &Trail) -> Result<Response<Body>, Failure> {
         let (parts, body) = request.into_parts();
         let route = Route::parse(parts.uri.path());
         match &route {
@@ -155,26 +193,25 @@ impl Api {
             }
             _ => {}
         }
-        let identity = parts.extensions.get::<Identity>().cloned().filter(|i| self.still_valid(i));
+        let identity = self.authenticate(&parts).await?;
         if matches!(route, Ok(Route::Join)) {
             return match parts.method {
-                Method::POST => self.join(identity, &parts.headers, body).await,
+                Method::POST => self.join(identity, &parts, body).await,
                 _ => Err(Failure::method_not_allowed()),
             };
         }
         let identity = identity.ok_or_else(Failure::unauthorized)?.authenticated();
-        // Acting for somebody else is a right that nobody has yet; to ignore the wish would be to act with too many rights.
-        if parts.headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
-            return Err(Failure::forbidden_path(&identity.name, "impersonate", parts.uri.path()));
-        }
+        trail.identity(&identity);
+        let identity = self.impersonate(identity, &parts.headers)?;
+        trail.identity(&identity);
         let query = Query::parse(parts.uri.query().unwrap_or(""))?;
         let only_get = |response: Response<Body>| match parts.method {
             Method::GET | Method::HEAD => Ok(response),
             _ => Err(Failure::method_not_allowed()),
         };
         let route = route?;
-        if !matches!(route, Route::Objects(_) | Route::Tunnel(_)) {
-            self.authorize_path(&identity, &parts.method.as_str().to_ascii_lowercase(), parts.uri.path())?;
+        if !matches!(route, Route::Objects(_) | Route::Tunnel(_) | Route::Review(..)) {
+            trail.allowed(&self.authorize_path(&identity, &parts.method.as_str().to_ascii_lowercase(), parts.uri.path())?);
         }
         match route {
             Route::CoreVersions => only_get(discovery::root(&parts.headers, true)),
@@ -184,8 +221,20 @@ impl Api {
             Route::OpenApi2 => only_get(openapi::v2()),
             Route::OpenApi3 => only_get(openapi::v3()),
             Route::OpenApiDocument(path) => only_get(openapi::v3_document(&path)?),
+            Route::Keys => only_get(self.key_set()?),
+            Route::OpenIdConfiguration => only_get(self.openid_configuration()?),
+            Route::Review(review, namespace) => {
+                self.authorize_review(&identity, review, &namespace)?;
+                match parts.method {
+                    Method::POST => {
+                        let _place = self.inner.people.try_acquire().map_err(|_| Failure::too_many())?;
+                        self.review(&identity, review, &namespace, &parts.headers, &read(body).await?).await
+                    }
+                    _ => Err(Failure::method_not_allowed()),
+                }
+            }
             Route::Tunnel(node) => self.open_tunnel(&identity, &node, Request::from_parts(parts, body)),
-            Route::Objects(target) => self.objects(&identity, &target, &query, parts, body).await,
+            Route::Objects(target) => self.objects(&identity, &target, &query, parts, body, trail).await,
             _ => Err(Failure::no_route()),
         }
     }
@@ -197,6 +246,7 @@ impl Api {
         query: &Query,
         parts: request::Parts,
         body: Body,
+        trail: &Trail,
     ) -> Result<Response<Body>, Failure> {
         let verb = match (&parts.method, target.name.is_empty()) {
             (&Method::GET | &Method::HEAD, _) if query.flag("watch") && target.subresource.is_empty() => Verb::Watch,
@@ -210,7 +260,10 @@ impl Api {
             (&Method::DELETE, true) if target.kind.namespaced != target.namespace.is_empty() => Verb::DeleteCollection,
             _ => return Err(Failure::method_not_allowed()),
         };
-        self.authorize(identity, verb, target, query)?;
+        let lasts = verb == Verb::Watch || matches!(target.subresource.as_str(), "log" | "exec" | "attach" | "portforward");
+        trail.target(target, verb.word(), lasts);
+        let why = self.authorize(identity, verb, target, query)?;
+        trail.allowed(&why);
         // A WebSocket begins with a GET. To act in a container takes the right to create, whichever way it is asked for.
         if verb == Verb::Get && matches!(target.subresource.as_str(), "exec" | "attach" | "portforward") {
             self.authorize(identity, Verb::Create, target, query)?;
@@ -218,10 +271,16 @@ impl Api {
         if verb == Verb::Watch {
             return self.watch(identity, target, query, &parts.headers).await;
         }
+        // What lasts ends with the right that it was opened with.
+        let held = lasts.then(|| Identity { needs: vec![Right::of(verb, target)], ..identity.clone() });
+        let identity = held.as_ref().unwrap_or(identity);
         match target.subresource.as_str() {
             "log" if verb == Verb::Get => return self.log(identity, target, query).await,
             "exec" | "attach" if matches!(verb, Verb::Get | Verb::Create) => {
                 return self.session(identity, target, query, parts).await;
+            }
+            "portforward" if matches!(verb, Verb::Get | Verb::Create) => {
+                return self.port_forward(identity, target, query, parts).await;
             }
             _ => {}
         }
@@ -233,18 +292,20 @@ impl Api {
         };
         let headers = &parts.headers;
         match (verb, target.subresource.as_str()) {
-            (Verb::Get, "" | "status") => self.get(target, query, headers).await,
+            (Verb::Get, "" | "status" | "ephemeralcontainers") => self.get(target, query, headers).await,
             (Verb::List, "") => self.list(target, query, headers).await,
             _ => {
                 let ask = Ask::new(identity, target, query, headers)?;
                 match (verb, target.subresource.as_str()) {
                     (Verb::Create, "") => self.create(&ask, &bytes).await,
-                    (Verb::Update, "" | "status") => self.update(&ask, &bytes).await,
-                    (Verb::Patch, "" | "status") => self.patch(&ask, &bytes).await,
+                    (Verb::Update, "" | "status" | "ephemeralcontainers") => self.update(&ask, &bytes).await,
+                    (Verb::Patch, "" | "status" | "ephemeralcontainers") => self.patch(&ask, &bytes).await,
                     (Verb::Delete, "") => self.delete(&ask, &bytes).await,
                     (Verb::DeleteCollection, "") => self.delete_collection(&ask, &bytes).await,
                     (_, "scale") => self.scale(&ask, verb, &bytes).await,
                     (Verb::Create, "binding") => self.bind(&ask, &bytes).await,
+                    (Verb::Create, "token") => self.account_token(&ask, &why, &bytes).await,
+                    (Verb::Update | Verb::Patch, "approval") => self.approval(&ask, verb, &bytes).await,
                     (Verb::Create, "eviction") => self.evict(&ask, &bytes).await,
                     (Verb::Update, "finalize") => self.finalize(&ask, &bytes).await,
                     _ => Err(Failure::method_not_allowed()),
@@ -252,6 +313,16 @@ impl Api {
             }
         }
     }
+}
+
+/// A time as Kubernetes writes it: whole seconds.
+fn stamp(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// A time with microseconds.
+fn stamp_micro(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
 }
 
 /// A new uid: a version 4 UUID from the operating system's random numbers.

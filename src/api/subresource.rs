@@ -157,7 +157,11 @@ fn scale_of(object: &Object) -> Value {
     let value = object.value();
     let metadata = &value["metadata"];
     let mut status = json!({"replicas": value["status"]["replicas"].as_i64().unwrap_or(0)});
-    if let Ok(typed) = serde_json::from_value(value["spec"]["selector"].clone()) {
+    let selector = &value["spec"]["selector"];
+    // The oldest of them only names labels.
+    let selector =
+        if object.key.kind.kind == "ReplicationController" { json!({"matchLabels": selector}) } else { selector.clone() };
+    if let Ok(typed) = serde_json::from_value(selector) {
         status["selector"] = selector_text(&typed).into();
     }
     json!({

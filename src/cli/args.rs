@@ -167,6 +167,8 @@ pub(super) struct Server {
     pub(super) names: Vec<String>,
     #[command(flatten)]
     pub(super) timings: Timings,
+    #[command(flatten)]
+    pub(super) access: super::access::Access,
 }
 
 /// What an agent drives.
@@ -556,6 +558,9 @@ pub(super) struct Bench {
     /// The image that is started
     #[arg(long, value_name = "IMAGE", default_value = "pause")]
     pub(super) image: String,
+    /// Keep what the server and the agents log (see PORTOLAN_LOG) in this directory
+    #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
+    pub(super) logs: Option<PathBuf>,
     /// text (a table in Markdown) or json
     #[arg(long, short, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
     pub(super) output: String,
@@ -606,7 +611,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Ok(total)
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
+pub(super) fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?} has no `=`"))?;
     Ok((key.to_owned(), value.to_owned()))
 }

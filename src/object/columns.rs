@@ -38,6 +38,15 @@ const fn number(name: &'static str, cell: fn(&Value, Timestamp) -> Value) -> Col
 
 const NAME: Column = text("Name", |o, _| o["metadata"]["name"].clone());
 const AGE: Column = text("Age", |o, now| since(&o["metadata"]["creationTimestamp"], now).into());
+/// What most kinds that run pods show.
+const DESIRED: Column = number("Desired", |o, _| int_or(&o["spec"]["replicas"], 1).into());
+const CURRENT: Column = number("Current", |o, _| int(&o["status"]["replicas"]).into());
+const READY: Column = number("Ready", |o, _| int(&o["status"]["readyReplicas"]).into());
+const READY_OF: Column =
+    text("Ready", |o, _| format!("{}/{}", int(&o["status"]["readyReplicas"]), int_or(&o["spec"]["replicas"], 1)).into());
+const CONTAINERS: Column = wide("Containers", |o, _| containers(o, "name"));
+const IMAGES: Column = wide("Images", |o, _| containers(o, "image"));
+const SELECTOR: Column = wide("Selector", |o, _| selector(&o["spec"]["selector"]));
 
 /// For kinds without columns of their own.
 pub const PLAIN: &[Column] = &[NAME, AGE];
@@ -120,26 +129,17 @@ pub const EVENT: &[Column] = &[
 /// Columns of Deployments.
 pub const DEPLOYMENT: &[Column] = &[
     NAME,
-    text("Ready", |o, _| format!("{}/{}", int(&o["status"]["readyReplicas"]), int_or(&o["spec"]["replicas"], 1)).into()),
+    READY_OF,
     number("Up-to-date", |o, _| int(&o["status"]["updatedReplicas"]).into()),
     number("Available", |o, _| int(&o["status"]["availableReplicas"]).into()),
     AGE,
-    wide("Containers", |o, _| containers(o, "name")),
-    wide("Images", |o, _| containers(o, "image")),
-    wide("Selector", |o, _| selector(&o["spec"]["selector"])),
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
 ];
 
 /// Columns of ReplicaSets.
-pub const REPLICA_SET: &[Column] = &[
-    NAME,
-    number("Desired", |o, _| int_or(&o["spec"]["replicas"], 1).into()),
-    number("Current", |o, _| int(&o["status"]["replicas"]).into()),
-    number("Ready", |o, _| int(&o["status"]["readyReplicas"]).into()),
-    AGE,
-    wide("Containers", |o, _| containers(o, "name")),
-    wide("Images", |o, _| containers(o, "image")),
-    wide("Selector", |o, _| selector(&o["spec"]["selector"])),
-];
+pub const REPLICA_SET: &[Column] = &[NAME, DESIRED, CURRENT, READY, AGE, CONTAINERS, IMAGES, SELECTOR];
 
 /// Columns of ServiceAccounts.
 pub const SERVICE_ACCOUNT: &[Column] = &[NAME, number("Secrets", |o, _| o["secrets"].as_array().map_or(0, Vec::len).into()), AGE];
@@ -191,6 +191,30 @@ pub const RELEASE: &[Column] = &[
     wide("Author", |o, _| or(&o["spec"]["author"], "")),
     wide("Objects", |o, _| int(&o["spec"]["objects"]).to_string().into()),
     wide("Message", |o, _| or(&o["status"]["message"], "")),
+];
+
+/// Columns of CertificateSigningRequests.
+pub const CERTIFICATE_REQUEST: &[Column] = &[
+    NAME,
+    AGE,
+    text("SignerName", |o, _| or(&o["spec"]["signerName"], "<none>")),
+    text("Requestor", |o, _| or(&o["spec"]["username"], "")),
+    text("RequestedDuration", |o, _| match o["spec"]["expirationSeconds"].as_i64() {
+        Some(seconds) => duration(seconds).into(),
+        None => "<none>".into(),
+    }),
+    text("Condition", |o, _| {
+        let conditions = o["status"]["conditions"].as_array();
+        let has = |kind: &str| conditions.into_iter().flatten().any(|c| c["type"] == kind);
+        let mut words: Vec<&str> = ["Approved", "Denied", "Failed"].into_iter().filter(|kind| has(kind)).collect();
+        if words.is_empty() {
+            words.push("Pending");
+        }
+        if o["status"]["certificate"].as_str().is_some_and(|c| !c.is_empty()) {
+            words.push("Issued");
+        }
+        words.join(",").into()
+    }),
 ];
 
 /// The subjects of one kind in a binding, accounts with their namespace.

@@ -101,8 +101,11 @@ impl World {
             }
             8 => {
                 self.say(&name, || "daemon hangs".to_owned());
+                self.reach("daemon hung");
                 self.hosts[host].machine.hang_daemon(true, self.now);
-                let wait = self.dice.seconds(2, 60);
+                // Long enough now and then for the host to be given up.
+                let longest = if self.dice.chance(300) { 200 } else { 60 };
+                let wait = self.dice.seconds(2, longest);
                 self.after(wait, Event::Undo(Undo::Hung(host)));
             }
             9 => {
@@ -169,7 +172,10 @@ impl World {
             self.say(&name, || "the agent's records are lost".to_owned());
             self.reach("records lost");
             self.hosts[host].records.clear();
-            self.hosts[host].volumes.clear();
+            // Files of volumes may have reached the disk where records have not.
+            if self.dice.chance(500) {
+                self.hosts[host].volumes.clear();
+            }
             // Half of the time somebody gives up what was there, before the agent is back.
             if let Some(server) = self.server.as_ref().filter(|_| self.dice.chance(500)) {
                 let options = DeleteOptions { grace_seconds: Some(0), ..DeleteOptions::default() };

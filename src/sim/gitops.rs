@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::Violation;
 use super::author::Worth;
 use super::chart::Git;
+use super::settle::differs;
 use super::troubles::{ENOUGH, Troubles};
 use super::world::{ANNEX, ROOT};
 use crate::control::release::ASKED_FOR;
@@ -271,6 +272,13 @@ impl Book {
         let rollout = status.rollout.as_ref().map(|r| (r.release.clone(), r.purpose));
         if rollout == self.rollout {
             return Ok(());
+        }
+        // RB1: who says that it has arrived has everything as the release says, configuration too.
+        if let (Some((release, _)), None) = (&self.rollout, &rollout)
+            && status.target == *release
+            && let Some(what) = contents(view, release).and_then(|wanted| differs(view, &wanted))
+        {
+            return Err(broken("RB1", format!("the house says that it has arrived at {release}, and {what}")));
         }
         if let Some((release, purpose)) = &rollout {
             let valid = |pin: &&Pin| pin.expires.as_ref().is_none_or(|end| now < end.0) && contents(view, &pin.release).is_some();

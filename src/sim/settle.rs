@@ -1,6 +1,6 @@
 //! Whether the house is as it should be once nothing goes wrong any more: the promises about rest (LV1, RB1, AG3).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::audit::ended;
 use super::author::Worth;
 use super::gitops::{contents, status};
+use crate::agent::heart::Heart;
 use super::world::{ANNEX, ROOT, World};
 use crate::docker::container::Status;
 use crate::object::ours::{Application, ApplicationStatus, Phase, Release, SYSTEM_NAMESPACE, Sync, Verdict};
@@ -92,14 +93,8 @@ fn objects(view: &View, status: &ApplicationStatus) -> Option<String> {
         return None;
     }
     let wanted = contents(view, &status.target)?;
-    for (key, value) in &wanted {
-        let Some(live) = view.get(key) else { return Some(format!("RB1: {key} is missing")) };
-        let live = live.value();
-        for (field, wanted) in value.as_object().into_iter().flatten() {
-            if !matches!(field.as_str(), "apiVersion" | "kind" | "metadata" | "status") && !covers(&live[field], wanted) {
-                return Some(format!("RB1: {key} has {field} {} and should have {wanted}", live[field]));
-            }
-        }
+    if let Some(what) = differs(view, &wanted) {
+        return Some(format!("RB1: {what}"));
     }
     let empty = wanted.is_empty();
     let left = status.inventory.iter().find(|item| {
@@ -113,6 +108,20 @@ fn objects(view: &View, status: &ApplicationStatus) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// What of a release's objects is not there, or not as it says.
+pub(super) fn differs(view: &View, wanted: &BTreeMap<Key, Value>) -> Option<String> {
+    for (key, value) in wanted {
+        let Some(live) = view.get(key) else { return Some(format!("{key} is missing")) };
+        let live = live.value();
+        for (field, wanted) in value.as_object().into_iter().flatten() {
+            if !matches!(field.as_str(), "apiVersion" | "kind" | "metadata" | "status") && !covers(&live[field], wanted) {
+                return Some(format!("{key} has {field} {} and should have {wanted}", live[field]));
+            }
+        }
+    }
+    None
 }
 
 /// Whether everything wanted is there.
@@ -200,6 +209,10 @@ fn hosts(world: &World, view: &View) -> Option<String> {
         });
         if !ready {
             return Some(format!("{} is up and not ready", host.name));
+        }
+        let unreported = host.heart.as_ref().and_then(Heart::unreported);
+        if let Some(uid) = unreported {
+            return Some(format!("{} has not said what became of pod {uid}", host.name));
         }
         let leaving = view.by_field(kind_of::<Pod>(), "spec.nodeName", &host.name).find(|o| o.meta.deleting());
         if let Some(pod) = leaving {

@@ -16,10 +16,10 @@ use super::chart::Git;
 use super::dice::Dice;
 use super::faults::Undo;
 use super::host::Host;
-use super::server::Server;
+use super::server::{Server, Sign};
 use super::wire::Waiting;
 use super::{Options, Violation};
-use crate::agent::heart::{Call, Input, Reply, ServerError, Ticket};
+use crate::agent::heart::{Call, Heart, Input, Reply, ServerError, Ticket};
 use crate::control::{self, Ids, Next};
 use crate::object::ours::{Application, SYSTEM_NAMESPACE};
 use crate::object::{Key, Revision, kind_of};
@@ -46,8 +46,8 @@ pub(super) enum Event {
     ServerUp,
     /// A host gives a sign of life.
     Heartbeat { host: usize },
-    /// The sign of life arrives.
-    Alive { host: usize },
+    /// The sign of life arrives. `engine`: whether the engine answers, as the agent knew when it sent it.
+    Alive { host: usize, engine: bool },
     /// An agent opens its watch.
     Connect { host: usize, agent: u64 },
     /// An event of a watch arrives.
@@ -226,17 +226,25 @@ impl World {
             Event::Heartbeat { host } => {
                 self.after(BEAT, Event::Heartbeat { host });
                 let at = &self.hosts[host];
-                if at.heart.is_some() && at.link && at.machine.is_up() && !self.dice.chance(10) {
-                    let wait = self.dice.millis(1, 50);
-                    self.after(wait, Event::Alive { host });
+                if let Some(engine) = at.heart.as_ref().map(Heart::engine_answers) {
+                    self.auditor.sign_of_life(at, engine, self.now)?;
+                    if at.link && !self.dice.chance(10) {
+                        let wait = self.dice.millis(1, 50);
+                        self.after(wait, Event::Alive { host, engine });
+                    }
                 }
             }
-            Event::Alive { host } => {
+            Event::Alive { host, engine } => {
                 if let Some(server) = &self.server {
                     self.actor = "heartbeat";
-                    server.heartbeat(&self.hosts[host].name, self.hosts[host].cpus, 8 << 30, &mut self.ids, self.now);
+                    let at = &self.hosts[host];
+                    let node = Sign { node: &at.name, cpus: at.cpus, memory: 8 << 30, engine };
+                    server.heartbeat(&node, &mut self.ids, self.now);
                     // Acknowledged at once, with its revision: it may get lost, but its number may not be used again.
                     self.auditor.seen(server.store.revision());
+                    if !engine {
+                        self.reach("silent engine noticed");
+                    }
                 }
             }
             Event::Connect { host, agent } => self.connect(host, agent),
@@ -452,7 +460,7 @@ impl World {
             self.after(wait, Event::Git);
         }
         for host in 0..self.hosts.len() {
-            self.pump(host);
+            self.pump(host)?;
             self.machine(host)?;
         }
         Ok(())

@@ -1,7 +1,8 @@
 //! What goes into the heart and what comes out of it: plain values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
@@ -11,6 +12,11 @@ use serde_json::Value;
 
 use crate::docker::{EngineError, Operation, Outcome};
 use crate::plan::pod::Memory;
+use crate::plan::pod::volume::TokenWish;
+
+/// How long the driver waits for a look at the engine before it says that the outcome is unknown: a daemon that hangs has to be noticed
+/// within twenty seconds (F23), and the list that notices it comes every ten.
+pub const LOOK: Duration = Duration::from_secs(8);
 
 /// Names an action and its answer.
 pub type Ticket = u64;
@@ -47,6 +53,8 @@ pub struct Settings {
 pub struct Remembered {
     /// All records, in any order.
     pub records: Vec<Record>,
+    /// The uids of all pods that have directories here. A record may be lost where its pod's files are not.
+    pub volumes: BTreeSet<String>,
 }
 
 /// What is kept on disk about one pod.
@@ -130,6 +138,8 @@ pub enum Reply {
 pub struct Action {
     /// For the answer.
     pub ticket: Ticket,
+    /// The uid of the pod that it is about; empty when it is about none, or only looks.
+    pub uid: String,
     /// What.
     pub work: Work,
 }
@@ -204,10 +214,23 @@ pub enum Call {
         /// Its uid.
         uid: String,
     },
-    /// Read a ConfigMap or Secret. Answered with [`Answer::Config`].
+    /// Read a ConfigMap or Secret, or ask for a token. Answered with [`Answer::Config`].
     GetConfig(ConfigRef),
     /// Record an event about a pod. Answered with [`Answer::Done`].
     Event(Box<PodEvent>),
+}
+
+impl Call {
+    /// A word for logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Call::PatchStatus { .. } => "patch status",
+            Call::GetPod { .. } => "get pod",
+            Call::DeletePod { .. } => "delete pod",
+            Call::GetConfig(_) => "get config",
+            Call::Event(_) => "event",
+        }
+    }
 }
 
 /// Something that people should know about a pod.
@@ -229,15 +252,28 @@ pub struct PodEvent {
     pub message: String,
 }
 
-/// Which ConfigMap or Secret.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Which ConfigMap or Secret, or which token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConfigRef {
     /// Whether it is a Secret.
     pub secret: bool,
     /// Its namespace.
     pub namespace: String,
-    /// Its name.
+    /// Its name; of a token that of the service account.
     pub name: String,
+    /// A token of that service account instead, for a pod.
+    pub token: Option<TokenRef>,
+}
+
+/// Which token of a service account: one for a pod, good as long as the pod is there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TokenRef {
+    /// The pod's name.
+    pub pod: String,
+    /// The pod's uid.
+    pub uid: String,
+    /// For whom it is, and for how long.
+    pub wish: TokenWish,
 }
 
 /// What the server answered.
@@ -247,7 +283,7 @@ pub enum Answer {
     Done,
     /// The pod as it is now.
     Pod(Arc<Pod>),
-    /// The values of a ConfigMap or Secret.
+    /// The values of a ConfigMap or Secret; of a token its text under the key `token`.
     Config(Arc<BTreeMap<String, ByteString>>),
 }
 

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::docker::EngineError;
 use crate::docker::simulated::{Happened, Injected, Machine};
+use crate::plan::pod::volume::TokenWish;
 
 fn t0() -> Timestamp {
     Timestamp::from_second(1_700_000_000).unwrap()
@@ -124,7 +125,7 @@ impl World {
         self.answers.push((at, self.serial, Input::Done { ticket, reply }));
     }
     fn carry_out(&mut self, actions: Vec<Action>) {
-        for Action { ticket, work } in actions {
+        for Action { ticket, work, .. } in actions {
             if self.heart.is_none() {
                 return; // crashed in the middle
             }
@@ -142,6 +143,11 @@ impl World {
                 Work::Engine(operation) => {
                     let reply = self.machine.apply(&operation, now);
                     self.watch();
+                    if let Operation::Start { id } | Operation::Remove { id, .. } = operation {
+                        // As Docker does it: the event comes before the answer.
+                        self.serial += 1;
+                        self.answers.push((reply.at, self.serial, Input::Hint { container: id }));
+                    }
                     self.answer(reply.at, ticket, Reply::Engine(reply.result));
                 }
                 Work::SandboxImage => {
@@ -255,7 +261,7 @@ impl World {
         self.answers.clear();
     }
     fn restart(&mut self) {
-        let remembered = Remembered { records: self.disk.values().cloned().collect() };
+        let remembered = Remembered { records: self.disk.values().cloned().collect(), ..Remembered::default() };
         self.heart = Some(Heart::new(settings(), remembered, self.now));
         self.input(Input::Tick);
         if !self.server_away {
@@ -370,6 +376,20 @@ fn a_pod_comes_and_goes() {
     world.delete("p", 5);
     world.run(10);
     check(&world, expect![[r#""#]]);
+}
+
+#[test]
+fn a_start_costs_one_look() {
+    let mut world = World::new();
+    world.list();
+    world.pod("p", one("web:1"));
+    world.run(3);
+    let looks = world.log.lines().filter(|line| line.contains("Inspect")).count();
+    assert_eq!(looks, 2, "one at the sandbox and one at the container:\n{}", world.log);
+    // Somebody else's hand is looked at.
+    let id = world.machine.containers().find(|c| c.name.starts_with("k8s_c_")).unwrap().id.to_owned();
+    world.input(Input::Hint { container: id });
+    assert_eq!(world.log.lines().filter(|line| line.contains("Inspect")).count(), looks + 1);
 }
 
 #[test]
@@ -563,7 +583,7 @@ fn configuration() {
             "volumes": [{"name": "v", "secret": {"secretName": "s", "defaultMode": 0o400}}]}),
     );
     world.run(5);
-    let config = |secret, name: &str| ConfigRef { secret, namespace: "d".into(), name: name.into() };
+    let config = |secret, name: &str| ConfigRef { secret, namespace: "d".into(), name: name.into(), token: None };
     world.configs.insert(config(true, "s"), [("k".to_owned(), ByteString(b"v".to_vec()))].into());
     world.run(15);
     check(
@@ -590,6 +610,37 @@ fn configuration() {
         volume v Files { in_memory: true, files: {"k": 1 bytes 0400} }
         volume v Files { in_memory: true, files: {"k": 6 bytes 0400} }"#]]
     .assert_eq(&volumes.join("\n"));
+}
+
+/// A pod that shows a token gets one that is bound to it before it starts, and a new one when that is old. Nobody else waits for any.
+#[test]
+fn a_token_is_asked_for_and_renewed() {
+    let mut world = World::new();
+    world.list();
+    let volumes = json!([{"name": "t", "projected": {"sources": [
+        {"serviceAccountToken": {"path": "token", "audience": "vault", "expirationSeconds": 600}}]}}]);
+    world.pod(
+        "p",
+        json!({"containers": [{"name": "c", "image": "web:1", "volumeMounts": [{"name": "t", "mountPath": "/t"}]}],
+        "volumes": volumes, "serviceAccountName": "ci"}),
+    );
+    world.run(15);
+    assert!(!world.show().contains("k8s_c_p_d_p_0"), "{}", world.show());
+    let uid = world.heart.as_ref().unwrap().pods.keys().next().unwrap().clone();
+    let token = TokenRef { pod: "p".into(), uid, wish: TokenWish { audience: "vault".into(), seconds: 600 } };
+    let wanted = ConfigRef { secret: true, namespace: "d".into(), name: "ci".into(), token: Some(token) };
+    let text =
+        |text: &str| -> BTreeMap<String, ByteString> { [("token".to_owned(), ByteString(text.as_bytes().to_vec()))].into() };
+    world.configs.insert(wanted.clone(), text("first"));
+    world.run(30);
+    assert!(world.show().contains("k8s_c_p_d_p_0 runs"), "{}", world.show());
+    world.configs.insert(wanted, text("second one"));
+    world.run(400);
+    let seen = |world: &World| world.story.lines().filter(|l| l.starts_with("volume")).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(seen(&world), ["volume t Files { in_memory: true, files: {\"token\": 5 bytes 0644} }"], "a fresh one stays");
+    world.run(200);
+    assert_eq!(seen(&world).len(), 2, "after 80 % of its time it is replaced: {:?}", seen(&world));
+    assert!(seen(&world)[1].contains("10 bytes"));
 }
 
 #[test]

@@ -1,8 +1,16 @@
 //! The API over a store in memory: requests in, answers out.
 
 mod access;
+mod accounts;
+mod attack_e;
+mod attack_j;
+mod auditing;
+mod certificates;
+mod ephemeral;
 mod joining;
+mod kinds;
 mod rights;
+mod sessions;
 mod tunnelling;
 mod verbs;
 mod watching;

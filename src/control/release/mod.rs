@@ -72,6 +72,13 @@ pub struct Seen {
     pub outcome: Result<Chart, Unread>,
 }
 
+impl Seen {
+    /// The commit, if there was one.
+    pub fn commit(&self) -> Option<&str> {
+        self.outcome.as_ref().ok().map(|chart| chart.commit.as_str())
+    }
+}
+
 /// One commit, rendered.
 #[derive(Debug)]
 pub struct Chart {

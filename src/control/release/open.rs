@@ -16,6 +16,7 @@ use crate::mutant::{self, Mutant};
 use crate::object::ours::{Application, Phase, ProblemRecord, Purpose, ReleaseSpec, ReleaseStatus, Rollout, Sync, Verdict};
 use crate::object::{Key, kind_of};
 use crate::plan::health::State;
+use crate::plan::idle;
 use crate::plan::preflight::{self, Outcome};
 use crate::plan::sync::{self, Wanted};
 use crate::store::View;
@@ -197,6 +198,9 @@ impl ReleaseLoop {
         pass.status.problems.clear();
         pass.status.waiting_on.clear();
         pass.status.message = format!("rolling out {name} ({})", short(&chart.commit));
+        for text in idle::told(wanted.iter().map(|w| &w.key)) {
+            pass.say(Severity::Warning, "StoredOnly", text);
+        }
         pass.say(Severity::Normal, "RolloutStarted", format!("{name}: commit {} {}", short(&chart.commit), chart.subject));
         pass.until(Some(pass.now));
         Ok(())

@@ -20,6 +20,7 @@ use crate::control::keyed::Trouble;
 use crate::control::node::LEASES;
 use crate::control::write;
 use crate::mutant::{self, Mutant};
+use crate::object::admit::assign::Beside;
 use crate::object::admit::{self, Stamp};
 use crate::object::ours::{Evidence, InventoryItem, Phase, Purpose, Quarantined, Rollout, Verdict};
 use crate::object::{Draft, Key};
@@ -374,15 +375,16 @@ impl ReleaseLoop {
         let mut unchanged: Vec<(Key, String)> = Vec::new();
         let mut evidence = Vec::new();
         let mut taken = Vec::new();
+        let mut claims = BTreeSet::new();
         for change in changes {
             let key = change.name.0.clone();
-            if mutant::on(Mutant::BackWithoutConfiguration) && key.kind.kind == "ConfigMap" && change.action == Action::Patch {
-                continue;
-            }
+            let mut wanted = change.new.clone();
             let refused = match change.action {
                 Action::Create => {
                     let stamp = Stamp { uid: cx.ids.uid(), now: pass.now };
-                    admit::create(key.kind, change.new.clone(), &stamp)
+                    let beside = Beside { around: &pass.view, claims: &claims };
+                    admit::assign(key.kind, &mut wanted, None, &stamp.uid, &beside)
+                        .and_then(|()| admit::create(key.kind, wanted, &stamp))
                         .map(|draft| drafts.push((key, draft, None, change.action)))
                 }
                 Action::Patch | Action::Adopt => {
@@ -392,12 +394,17 @@ impl ReleaseLoop {
                     {
                         taken.push(live.clone());
                     }
-                    admit::update(&live, change.new.clone(), None, pass.now).map(|draft| match draft {
-                        Some(draft) => drafts.push((key, draft, Some(live.revision), change.action)),
-                        None => unchanged.push((key, live.meta.uid.clone())),
-                    })
+                    let beside = Beside { around: &pass.view, claims: &claims };
+                    let chance = format!("{} {}", live.meta.uid, live.revision);
+                    admit::assign(key.kind, &mut wanted, Some(&live.value()), &chance, &beside)
+                        .and_then(|()| admit::update(&live, wanted, None, pass.now))
+                        .map(|draft| match draft {
+                            Some(draft) => drafts.push((key, draft, Some(live.revision), change.action)),
+                            None => unchanged.push((key, live.meta.uid.clone())),
+                        })
                 }
             };
+            claims.extend(drafts.last().into_iter().flat_map(|(_, draft, ..)| draft.meta.claims.iter().cloned()));
             if let Err(refused) = refused {
                 evidence.push(Evidence {
                     object: change.name.to_string(),

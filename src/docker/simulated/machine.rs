@@ -409,6 +409,13 @@ impl Machine {
             && container.behaviour.answers_until.is_none_or(|until| age < until)
     }
 
+    /// Whether any container in another's network answers.
+    pub fn answers_within(&self, id: &str) -> bool {
+        let Some(holder) = self.find(id).map(|c| c.id.clone()) else { return false };
+        let inside = self.containers.values().filter(|c| c.spec.network == NetworkMode::Container(holder.clone()));
+        inside.map(|c| &c.id).any(|id| self.answers(id))
+    }
+
     /// What a container wrote, oldest first.
     pub fn log(&self, id: &str) -> &[LogLine] {
         self.find(id).map_or(&[], |container| &container.log)

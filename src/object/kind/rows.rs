@@ -3,6 +3,7 @@
 use k8s_openapi::api::apps::v1 as apps;
 use k8s_openapi::api::autoscaling;
 use k8s_openapi::api::batch::v1 as batch;
+use k8s_openapi::api::certificates::v1 as certificates;
 use k8s_openapi::api::coordination::v1 as coordination;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
@@ -40,6 +41,7 @@ const PLAIN: Kind = Kind {
     default: defaults::none,
     validate: validate::none,
     columns: columns::PLAIN,
+    idle: "",
     alias: None,
 };
 
@@ -79,7 +81,7 @@ pub static KINDS: &[Kind] = &[
         singular: "pod",
         short: &["po"],
         categories: &["all"],
-        subresources: &["status", "binding", "eviction", "log", "exec", "attach"],
+        subresources: &["status", "binding", "eviction", "log", "exec", "attach", "portforward", "ephemeralcontainers"],
         selectable: &["spec.nodeName", "status.phase", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName"],
         schema: schema::<core::Pod>,
         default: defaults::pod,
@@ -152,7 +154,9 @@ pub static KINDS: &[Kind] = &[
         selectable: &["spec.clusterIP", "spec.type"],
         schema: schema::<core::Service>,
         default: defaults::network::service,
+        validate: validate::service::service,
         columns: columns::network::SERVICE,
+        idle: "nothing leads its address to pods yet",
         ..PLAIN
     },
     Kind {
@@ -162,7 +166,9 @@ pub static KINDS: &[Kind] = &[
         short: &["ep"],
         schema: schema::<core::Endpoints>,
         default: defaults::network::endpoints,
+        validate: validate::endpoints::endpoints,
         columns: columns::network::ENDPOINTS,
+        idle: "nothing reads or writes them yet",
         ..PLAIN
     },
     Kind {
@@ -174,7 +180,9 @@ pub static KINDS: &[Kind] = &[
         subresources: &["status"],
         schema: schema::<core::PersistentVolume>,
         default: defaults::storage::volume,
+        validate: validate::storage::volume,
         columns: columns::storage::PERSISTENT_VOLUME,
+        idle: "nothing binds volumes to claims yet",
         ..PLAIN
     },
     Kind {
@@ -185,7 +193,9 @@ pub static KINDS: &[Kind] = &[
         subresources: &["status"],
         schema: schema::<core::PersistentVolumeClaim>,
         default: defaults::storage::claim,
+        validate: validate::storage::claim,
         columns: columns::storage::PERSISTENT_VOLUME_CLAIM,
+        idle: "nothing binds claims to volumes yet",
         ..PLAIN
     },
     Kind {
@@ -195,7 +205,9 @@ pub static KINDS: &[Kind] = &[
         short: &["quota"],
         subresources: &["status"],
         schema: schema::<core::ResourceQuota>,
+        validate: validate::policy::resource_quota,
         columns: columns::policy::RESOURCE_QUOTA,
+        idle: "nothing enforces it yet",
         ..PLAIN
     },
     Kind {
@@ -205,7 +217,9 @@ pub static KINDS: &[Kind] = &[
         short: &["limits"],
         schema: schema::<core::LimitRange>,
         default: defaults::policy::limit_range,
+        validate: validate::policy::limit_range,
         columns: columns::policy::CREATED,
+        idle: "nothing applies it to pods yet",
         ..PLAIN
     },
     Kind {
@@ -218,7 +232,9 @@ pub static KINDS: &[Kind] = &[
         selectable: &["status.replicas"],
         schema: schema::<core::ReplicationController>,
         default: defaults::workload::replication_controller,
+        validate: validate::workload::replication_controller,
         columns: columns::workload::REPLICATION_CONTROLLER,
+        idle: "no controller makes its pods yet",
         ..PLAIN
     },
     Kind {
@@ -227,6 +243,7 @@ pub static KINDS: &[Kind] = &[
         singular: "podtemplate",
         schema: schema::<core::PodTemplate>,
         default: defaults::workload::pod_template,
+        validate: validate::workload::pod_template,
         columns: columns::workload::POD_TEMPLATE,
         ..PLAIN
     },
@@ -269,7 +286,9 @@ pub static KINDS: &[Kind] = &[
         subresources: &["status", "scale"],
         schema: schema::<apps::StatefulSet>,
         default: defaults::workload::stateful_set,
+        validate: validate::workload::stateful_set,
         columns: columns::workload::STATEFUL_SET,
+        idle: "no controller makes its pods yet",
         ..PLAIN
     },
     Kind {
@@ -282,7 +301,9 @@ pub static KINDS: &[Kind] = &[
         subresources: &["status"],
         schema: schema::<apps::DaemonSet>,
         default: defaults::workload::daemon_set,
+        validate: validate::workload::daemon_set,
         columns: columns::workload::DAEMON_SET,
+        idle: "no controller makes its pods yet",
         ..PLAIN
     },
     Kind {
@@ -291,6 +312,7 @@ pub static KINDS: &[Kind] = &[
         plural: "controllerrevisions",
         singular: "controllerrevision",
         schema: schema::<apps::ControllerRevision>,
+        validate: validate::workload::controller_revision,
         columns: columns::workload::CONTROLLER_REVISION,
         ..PLAIN
     },
@@ -304,7 +326,9 @@ pub static KINDS: &[Kind] = &[
         selectable: &["status.successful"],
         schema: schema::<batch::Job>,
         default: defaults::workload::job,
+        validate: validate::batch::job,
         columns: columns::workload::JOB,
+        idle: "no controller makes its pods yet",
         ..PLAIN
     },
     Kind {
@@ -317,7 +341,9 @@ pub static KINDS: &[Kind] = &[
         subresources: &["status"],
         schema: schema::<batch::CronJob>,
         default: defaults::workload::cron_job,
+        validate: validate::batch::cron_job,
         columns: columns::workload::CRON_JOB,
+        idle: "no controller makes its jobs yet",
         ..PLAIN
     },
     Kind {
@@ -331,7 +357,9 @@ pub static KINDS: &[Kind] = &[
         subresources: &["status"],
         schema: schema::<autoscaling::v2::HorizontalPodAutoscaler>,
         default: defaults::autoscaler::autoscaler,
+        validate: validate::autoscaler::autoscaler,
         columns: columns::policy::AUTOSCALER,
+        idle: "nothing scales by it yet",
         ..PLAIN
     },
     Kind {
@@ -346,6 +374,7 @@ pub static KINDS: &[Kind] = &[
         schema: schema::<autoscaling::v1::HorizontalPodAutoscaler>,
         columns: columns::policy::AUTOSCALER,
         alias: Some(alias::AUTOSCALER_V1),
+        idle: "nothing scales by it yet",
         ..PLAIN
     },
     Kind {
@@ -356,7 +385,9 @@ pub static KINDS: &[Kind] = &[
         short: &["ing"],
         subresources: &["status"],
         schema: schema::<networking::Ingress>,
+        validate: validate::network::ingress,
         columns: columns::network::INGRESS,
+        idle: "nothing serves it yet",
         ..PLAIN
     },
     Kind {
@@ -367,6 +398,7 @@ pub static KINDS: &[Kind] = &[
         namespaced: false,
         schema: schema::<networking::IngressClass>,
         default: defaults::network::ingress_class,
+        validate: validate::network::ingress_class,
         columns: columns::network::INGRESS_CLASS,
         ..PLAIN
     },
@@ -378,7 +410,9 @@ pub static KINDS: &[Kind] = &[
         short: &["netpol"],
         schema: schema::<networking::NetworkPolicy>,
         default: defaults::network::network_policy,
+        validate: validate::network::network_policy,
         columns: columns::network::NETWORK_POLICY,
+        idle: "nothing enforces it yet",
         ..PLAIN
     },
     Kind {
@@ -388,7 +422,9 @@ pub static KINDS: &[Kind] = &[
         singular: "endpointslice",
         schema: schema::<discovery::EndpointSlice>,
         default: defaults::network::endpoint_slice,
+        validate: validate::endpoints::endpoint_slice,
         columns: columns::network::ENDPOINT_SLICE,
+        idle: "nothing reads or writes them yet",
         ..PLAIN
     },
     Kind {
@@ -399,7 +435,9 @@ pub static KINDS: &[Kind] = &[
         short: &["pdb"],
         subresources: &["status"],
         schema: schema::<policy::PodDisruptionBudget>,
+        validate: validate::policy::disruption_budget,
         columns: columns::policy::DISRUPTION_BUDGET,
+        idle: "evictions do not ask it yet",
         ..PLAIN
     },
     Kind {
@@ -411,7 +449,9 @@ pub static KINDS: &[Kind] = &[
         namespaced: false,
         schema: schema::<storage::StorageClass>,
         default: defaults::storage::class,
+        validate: validate::storage::class,
         columns: columns::storage::STORAGE_CLASS,
+        idle: "nothing makes volumes of it yet",
         ..PLAIN
     },
     Kind {
@@ -423,7 +463,9 @@ pub static KINDS: &[Kind] = &[
         namespaced: false,
         schema: schema::<scheduling::PriorityClass>,
         default: defaults::policy::priority_class,
+        validate: validate::policy::priority_class,
         columns: columns::policy::PRIORITY_CLASS,
+        idle: "the scheduler does not look at priorities yet",
         ..PLAIN
     },
     Kind {
@@ -459,6 +501,21 @@ pub static KINDS: &[Kind] = &[
         schema: schema::<coordination::Lease>,
         validate: validate::lease,
         columns: columns::LEASE,
+        ..PLAIN
+    },
+    Kind {
+        group: "certificates.k8s.io",
+        kind: "CertificateSigningRequest",
+        plural: "certificatesigningrequests",
+        singular: "certificatesigningrequest",
+        short: &["csr"],
+        namespaced: false,
+        subresources: &["status", "approval"],
+        selectable: &["spec.signerName"],
+        schema: schema::<certificates::CertificateSigningRequest>,
+        default: defaults::certificate_request,
+        validate: validate::certificate_request,
+        columns: columns::CERTIFICATE_REQUEST,
         ..PLAIN
     },
     Kind {

@@ -15,7 +15,8 @@ pub(super) fn observe(view: &View<'_>, memory: &mut Memory) {
         // A pod that was running before this host forgot it keeps its age.
         pod.status.as_ref().and_then(|s| s.start_time.as_ref()).map_or(view.now, |t| t.0)
     });
-    for container in spec::inits(pod).iter().chain(spec::apps(pod)) {
+    let ephemerals = spec::ephemerals(pod);
+    for container in spec::inits(pod).iter().chain(spec::apps(pod)).chain(&ephemerals) {
         if !memory.containers.contains_key(&container.name) {
             let fresh = recall(pod, &container.name);
             memory.containers.insert(container.name.clone(), fresh);
@@ -41,7 +42,9 @@ fn recall(pod: &Pod, name: &str) -> ContainerMemory {
     let status = pod.status.as_ref();
     let known = status
         .into_iter()
-        .flat_map(|s| s.container_statuses.iter().flatten().chain(s.init_container_statuses.iter().flatten()))
+        .flat_map(|s| [&s.container_statuses, &s.init_container_statuses, &s.ephemeral_container_statuses])
+        .flatten()
+        .flatten()
         .find(|c| c.name == name);
     let mut memory = ContainerMemory::default();
     if let Some(known) = known

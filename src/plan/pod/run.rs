@@ -31,6 +31,10 @@ pub(super) fn run(plan: &mut Plan<'_>, memory: &mut Memory) {
         volumes(plan, memory);
     }
     let sandbox = sandbox.as_ref();
+    // Before the init containers: they may be what somebody wants to look into.
+    for container in &spec::ephemerals(pod) {
+        ensure(plan, memory, container, sandbox);
+    }
     if !memory.initialized {
         for container in spec::inits(pod) {
             if spec::is_sidecar(container) {
@@ -199,7 +203,7 @@ fn ensure(plan: &mut Plan<'_>, memory: &mut Memory, container: &Container, sandb
     let first = one.last.is_none();
     let ran_here = current.is_some_and(|c| sandbox.is_some_and(|s| s.id == c.sandbox));
     let exit = one.last.as_ref().map(|l| l.exit_code);
-    let init = !spec::apps(pod).iter().any(|c| c.name == container.name);
+    let init = spec::inits(pod).iter().any(|c| c.name == container.name);
     let again = match spec::restart_of(pod, container) {
         _ if first => true,
         Restart::Always => true,

@@ -38,7 +38,7 @@ fn seen(pod: &Pod, text: &str) -> Seen {
             id: format!("{}-{attempt}", words[0]),
             container: name.to_owned(),
             attempt,
-            hash: spec::container(pod, name).map(spec::hash).unwrap_or_default(),
+            hash: spec::definition(pod, name).map(|c| spec::hash(&c)).unwrap_or_default(),
             created_at: Some(at),
             ..Cell::default()
         };
@@ -293,6 +293,59 @@ fn ag1_never_two_of_one_name() {
 }
 
 #[test]
+fn ephemeral_containers_start_once() {
+    let with = |restart: &str| {
+        json!({
+            "restartPolicy": restart,
+            "initContainers": [{"name": "i", "image": "web:1"}],
+            "containers": [{"name": "c", "image": "web:1"}],
+            "ephemeralContainers": [{"name": "e", "image": "tool:1", "targetContainerName": "c"}],
+        })
+    };
+    // Beside the init containers, which may be what somebody wants to look into.
+    check(
+        with("Always"),
+        "POD 0 running",
+        expect![[r#"
+        Look { container: "e" }
+        Look { container: "i" }
+        Pending
+    "#]],
+    );
+    for restart in ["Always", "OnFailure", "Never"] {
+        check(
+            with(restart),
+            "POD 0 running\ni 0 exit:0\nc 0 running\ne 0 exit:1",
+            expect![[r#"
+            LastWords { container: "e", id: "e-0", log: true }
+            LastWords { container: "i", id: "i-0", log: false }
+            Running
+        "#]],
+        );
+    }
+    // One that runs does not keep a pod from its end, and ends with it.
+    check(
+        with("Never"),
+        "POD 0 running\ni 0 exit:0\nc 0 exit:0\ne 0 running",
+        expect![[r#"
+        LastWords { container: "c", id: "c-0", log: false }
+        LastWords { container: "i", id: "i-0", log: false }
+        Stop { container: "e", id: "e-0", grace: 30 }
+        look again in 32 s
+        Succeeded
+    "#]],
+    );
+    let mut memory = Memory { volumes: Work::Done, ..Memory::default() };
+    let pod = pod(with("Always"));
+    let seen = seen(&pod, "POD 0 running\ni 0 exit:0\nc 0 running\ne 0 running");
+    let view = View { pod: &pod, seen: &seen, node_ip: "10.0.0.1", may_start: true, now: now() };
+    let status = next(&view, &mut memory).status;
+    assert_eq!(status.container_statuses.unwrap().len(), 1);
+    let [ephemeral] = &status.ephemeral_container_statuses.unwrap()[..] else { panic!() };
+    assert!(ephemeral.state.as_ref().unwrap().running.is_some() && !ephemeral.ready && ephemeral.restart_count == 0);
+}
+
+#[test]
 fn deletion() {
     let deleted = |hook: bool, text: &str, ago: i64| {
         let mut spec = plain();
@@ -412,6 +465,7 @@ fn environment() {
     let sources = env::Sources {
         config_map: &|name| (name == "m").then_some(&map),
         secret: &|name| (name == "s").then_some(&secret),
+        token: &|_| None,
         node: "n",
         node_ip: "10.0.0.1",
         pod_ip: Some("10.0.0.9"),
@@ -437,10 +491,12 @@ fn environment() {
 
 #[test]
 fn volumes() {
+    let token: env::Values = [("token".to_owned(), b"a.b.c".to_vec())].into();
     let map: env::Values = [("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())].into();
     let sources = env::Sources {
         config_map: &|name| (name == "m").then_some(&map),
         secret: &|_| None,
+        token: &|wish| (wish.audience != "absent").then_some(&token),
         node: "n",
         node_ip: "",
         pod_ip: None,
@@ -468,6 +524,9 @@ fn volumes() {
         json!({"projected": {"sources": [{"configMap": {"name": "m", "items": [{"key": "b", "path": "b"}]}},
             {"downwardAPI": {"items": [{"path": "u", "fieldRef": {"fieldPath": "metadata.uid"}}]}}]}}),
         json!({"nfs": {"server": "s", "path": "/"}}),
+        json!({"projected": {"sources": [{"serviceAccountToken": {"path": "token"}}, {"configMap": {"name": "m"}}]}}),
+        json!({"projected": {"sources": [{"serviceAccountToken": {"path": "t", "audience": "absent"}}]}}),
+        json!({"projected": {"sources": [{"serviceAccountToken": {"path": "../t"}}]}}),
     ];
     let text: Vec<String> = rows.into_iter().map(plan).collect();
     expect![[r#"

@@ -4,10 +4,18 @@
 //! namespace that is not there, a quota) is not decided here.
 
 mod access;
+pub mod autoscaler;
+pub mod batch;
 mod causes;
 mod container;
+pub mod endpoints;
 mod meta;
+pub mod network;
 mod pod;
+pub mod policy;
+pub mod service;
+pub mod storage;
+pub mod workload;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +24,7 @@ use serde_json::Value;
 use super::{Cause, names};
 use crate::object::Kind;
 use crate::object::selector::LabelSelector;
-pub use access::{cluster_role, cluster_role_binding, role, role_binding};
+pub use access::{certificate_request, cluster_role, cluster_role_binding, role, role_binding};
 use causes::{Causes, list, text, there};
 
 /// The most that a ConfigMap or Secret may hold, in bytes.
@@ -88,9 +96,17 @@ pub fn node(object: &Value, _old: Option<&Value>) -> Vec<Cause> {
 pub fn pod(object: &Value, old: Option<&Value>) -> Vec<Cause> {
     let mut c = Causes::default();
     pod::spec(&mut c, "spec", &object["spec"]);
-    if let Some(old) = old {
-        pod::update(&mut c, &old["spec"], &object["spec"]);
+    match old {
+        Some(old) => pod::update(&mut c, &old["spec"], &object["spec"]),
+        None => pod::no_ephemeral(&mut c, "spec", &object["spec"], "cannot be set on create"),
     }
+    c.0
+}
+
+/// What is wrong with the ephemeral containers that a pod is to have instead of those that it has.
+pub fn ephemeral_containers(value: &Value, old: &Value) -> Vec<Cause> {
+    let mut c = Causes::default();
+    pod::ephemeral(&mut c, &old["spec"], &value["spec"]);
     c.0
 }
 
@@ -209,7 +225,7 @@ pub fn deployment(object: &Value, old: Option<&Value>) -> Vec<Cause> {
         }
         _ => {}
     }
-    replicated(&mut c, object, old, "deployment");
+    replicated(&mut c, object, old, "Deployment");
     c.0
 }
 
@@ -235,11 +251,11 @@ pub fn replica_set(object: &Value, old: Option<&Value>) -> Vec<Cause> {
     for field in ["replicas", "minReadySeconds"] {
         c.not_negative(&format!("spec.{field}"), &object["spec"][field]);
     }
-    replicated(&mut c, object, old, "replicaset");
+    replicated(&mut c, object, old, "ReplicaSet");
     c.0
 }
 
-/// Selector and template, which must fit together.
+/// Selector and template, which must fit together, of an object of the kind `owner`.
 fn replicated(c: &mut Causes, object: &Value, old: Option<&Value>, owner: &str) {
     let spec = &object["spec"];
     let selector = &spec["selector"];
@@ -248,7 +264,7 @@ fn replicated(c: &mut Causes, object: &Value, old: Option<&Value>, owner: &str) 
     if !there(selector) {
         c.required("spec.selector", "");
     } else if empty(&selector["matchLabels"]) && empty(&selector["matchExpressions"]) {
-        c.invalid("spec.selector", selector.clone(), &format!("empty selector is invalid for {owner}"));
+        c.invalid("spec.selector", selector.clone(), &format!("empty selector is invalid for {}", owner.to_lowercase()));
     }
     let before = c.0.len();
     c.selector("spec.selector", selector);
@@ -265,7 +281,7 @@ fn replicated(c: &mut Causes, object: &Value, old: Option<&Value>, owner: &str) 
             c.invalid("spec.template.metadata.labels", found, "`selector` does not match template `labels`");
         }
     }
-    pod::template(c, "spec.template", template, if owner == "deployment" { "Deployment" } else { "ReplicaSet" });
+    pod::template(c, "spec.template", template, owner);
     if let Some(old) = old {
         c.immutable("spec.selector", selector, &old["spec"]["selector"]);
     }
