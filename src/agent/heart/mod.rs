@@ -79,7 +79,7 @@ impl Ask {
             | Ask::Get { uid }
             | Ask::Delete { uid }
             | Ask::Clear { uid } => uid,
-            Ask::List | Ask::Inspect { .. } | Ask::Rewrite | Ask::Orphan { .. } | Ask::Config(_) | Ask::Nothing => "",
+            Ask::List | Ask::Inspect { .. } | Ask::Rewrite { .. } | Ask::Orphan { .. } | Ask::Config(_) | Ask::Nothing => "",
         }
     }
 

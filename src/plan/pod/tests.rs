@@ -338,7 +338,7 @@ fn ephemeral_containers_start_once() {
     let mut memory = Memory { volumes: Work::Done, ..Memory::default() };
     let pod = pod(with("Always"));
     let seen = seen(&pod, "POD 0 running\ni 0 exit:0\nc 0 running\ne 0 running");
-    let view = View { pod: &pod, seen: &seen, node_ip: "10.0.0.1", may_start: true, now: now() };
+    let view = View { pod: &pod, seen: &seen, node_ip: "10.0.0.1", may_start: true, booted_at: None, now: now() };
     let status = next(&view, &mut memory).status;
     assert_eq!(status.container_statuses.unwrap().len(), 1);
     let [ephemeral] = &status.ephemeral_container_statuses.unwrap()[..] else { panic!() };
