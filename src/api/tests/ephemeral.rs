@@ -28,28 +28,29 @@ async fn containers_are_added_and_stay_as_they_are() {
     let at = "422 Invalid: Pod \"web\" is invalid: spec.ephemeralContainers";
     for (container, why) in [
         (json!({"name": "look", "image": "other:1"}), ": Forbidden: existing ephemeral containers \"look\" may not be changed\n"),
-        (json!({"name": "c", "image": "tool:1"}), "[2].name: Duplicate value: \"c\""),
-        (json!({"name": "x", "image": "tool:1", "targetContainerName": "y"}), "[2].targetContainerName: Not found: \"y\""),
-        (json!({"name": "x"}), "[2].image: Required value"),
+        (json!({"name": "c", "image": "tool:1"}), "[0].name: Duplicate value: \"c\""),
+        (json!({"name": "x", "image": "tool:1", "targetContainerName": "y"}), "[0].targetContainerName: Not found: \"y\""),
+        (json!({"name": "x"}), "[0].image: Required value"),
         (
             json!({"name": "x", "image": "tool:1", "ports": [{"containerPort": 1}]}),
-            "[2].ports: Forbidden: cannot be set for an Ephemeral Container",
+            "[0].ports: Forbidden: cannot be set for an Ephemeral Container",
         ),
         (
             json!({"name": "x", "image": "tool:1", "resources": {"limits": {"cpu": "1"}}}),
-            "[2].resources: Forbidden: cannot be set for an Ephemeral Container",
+            "[0].resources: Forbidden: cannot be set for an Ephemeral Container",
         ),
         (
             json!({"name": "x", "image": "tool:1", "livenessProbe": {"exec": {"command": ["true"]}}}),
-            "[2].livenessProbe: Forbidden: cannot be set for an Ephemeral Container",
+            "[0].livenessProbe: Forbidden: cannot be set for an Ephemeral Container",
         ),
     ] {
         let refused = w.debug(container).await.show();
         assert!(refused.starts_with(&format!("{at}{why}")), "{refused}");
     }
+    // (A merge patch that names no order puts what is new first.)
     // Nothing is taken away, nothing else changes here, and none comes in by another door.
     let mut less = pod.clone();
-    less["spec"]["ephemeralContainers"].as_array_mut().unwrap().remove(0);
+    less["spec"]["ephemeralContainers"].as_array_mut().unwrap().remove(1);
     let refused = w.ask(&format!("PUT {AT}"), less).await.show();
     assert_eq!(refused, format!("{at}: Forbidden: existing ephemeral containers \"look\" may not be removed\n"));
     let mut other = pod.clone();

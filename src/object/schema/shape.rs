@@ -194,7 +194,10 @@ impl Check<'_> {
             }
         }
         for (name, field) in shape.fields.iter().filter(|(_, field)| field.required) {
-            if !fields.contains_key(name) {
+            // An object within an object (a claim in a StatefulSet) need not say what it is.
+            let understood =
+                path.parent.is_some() && ["apiVersion", "kind"].contains(&name.as_str()) && shape.fields.contains_key("metadata");
+            if !fields.contains_key(name) && !understood {
                 self.problems.push(ShapeProblem {
                     path: Path { parent: Some(path), step: At::Field(name) }.steps(),
                     message: match field.of.form() {

@@ -328,12 +328,12 @@ fn ephemeral_containers_start_once() {
         with("Never"),
         "POD 0 running\ni 0 exit:0\nc 0 exit:0\ne 0 running",
         expect![[r#"
-        LastWords { container: "c", id: "c-0", log: false }
-        LastWords { container: "i", id: "i-0", log: false }
-        Stop { container: "e", id: "e-0", grace: 30 }
-        look again in 32 s
-        Succeeded
-    "#]],
+            Stop { container: "e", id: "e-0", grace: 30 }
+            LastWords { container: "c", id: "c-0", log: false }
+            LastWords { container: "i", id: "i-0", log: false }
+            look again in 32 s
+            Succeeded
+        "#]],
     );
     let mut memory = Memory { volumes: Work::Done, ..Memory::default() };
     let pod = pod(with("Always"));
@@ -540,6 +540,9 @@ fn volumes() {
         Host { path: "/x", check: "Directory" }
         Files { in_memory: false, files: {"n": 1 bytes 0644} }
         Files { in_memory: true, files: {"b": 1 bytes 0644, "u": 1 bytes 0644} }
-        volume "v": this kind of volume is not supported"#]]
+        volume "v": this kind of volume is not supported
+        Files { in_memory: true, files: {"a": 1 bytes 0644, "b": 1 bytes 0644, "token": 5 bytes 0644} }
+        there is no token of the service account for the volume "v" yet
+        the path "../t" does not stay within its volume"#]]
     .assert_eq(&text.join("\n"));
 }

@@ -34,10 +34,10 @@ fn rb1_what_was_kept_when_a_release_was_good_comes_back_as_it_was() {
         assert_eq!(data(&house, "extra"), Some(json!({"key": "bad", "more": "bad"})));
         house.pass(15);
         expect![[r#"
-            app Held RolledBack good=app-2 target=app-2: serving app-2 (c2), because app-3 was bad: Deployment default/web: pod web-8554f4fff7-h2wvr on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times
+            app Held RolledBack good=app-2 target=app-2: serving app-2 (c2), because app-3 was bad: Deployment default/web: pod web-8554f4fff7-h2ddv on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times
               app-1 c1 Healthy Good: good
               app-2 c2 Healthy Good: good
-              app-3 c3 RolledBack RolledBack: bad: Deployment default/web: pod web-8554f4fff7-h2wvr on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times
+              app-3 c3 RolledBack RolledBack: bad: Deployment default/web: pod web-8554f4fff7-h2ddv on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times
             config extra {"key":"1"}
             config settings {"key":"1"}
             deployment web web:1 3/3
@@ -142,9 +142,9 @@ fn rb5_configuration_alone_goes_back_without_a_restart() {
     house.push("c2", &[config("settings", "2"), web("web:1"), deployment("new", "crash:1", 1)]);
     house.pass(15);
     expect![[r#"
-        app Held RolledBack good=app-1 target=app-1: serving app-1 (c1), because app-2 was bad: Deployment default/new: pod new-5fdf9695ff-cjznh on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times
+        app Held RolledBack good=app-1 target=app-1: serving app-1 (c1), because app-2 was bad: Deployment default/new: pod new-5fdf9695ff-46fj4 on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times
           app-1 c1 Healthy Good: good
-          app-2 c2 RolledBack RolledBack: bad: Deployment default/new: pod new-5fdf9695ff-cjznh on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times
+          app-2 c2 RolledBack RolledBack: bad: Deployment default/new: pod new-5fdf9695ff-46fj4 on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times
         config settings {"key":"1"}
         deployment web web:1 3/3
           pods web:1 x3
@@ -165,7 +165,7 @@ fn pods_that_find_no_room_are_named_and_a_newer_commit_comes_at_once() {
     house.pass(700);
     expect![[r#"
         app OutOfSync Errored good=app-1 trial=app-2 target=app-2: rolling out app-2
-          waits on Deployment default/web: 1 of 3 new replicas are there; pod web-78548fb599-7mcjz: Unschedulable: 0/3 nodes are available: 3 node(s) were unschedulable.
+          waits on Deployment default/web: 1 of 3 new replicas are there; pod web-78548fb599-hz46f: Unschedulable: 0/3 nodes are available: 3 node(s) were unschedulable.
           app-1 c1 Healthy Good: good
           app-2 c2 Errored no verdict: is being rolled out
         config settings {"key":"1"}

@@ -44,7 +44,7 @@ fn rb1_rb5_a_bad_commit_goes_back_to_exactly_the_last_good_and_a_fix_goes_forwar
     house.pass(1);
     expect![[r#"
         app OutOfSync RollingOut good=app-1 trial=app-2 target=app-2: rolling out app-2
-          waits on Deployment default/web: 1 of 3 new replicas are there; pod web-86d6f9679b-cjznh on a: Error: container c ended with exit code 3, restarted 1 times
+          waits on Deployment default/web: 1 of 3 new replicas are there; pod web-86d6f9679b-46fj4 on a: Error: container c ended with exit code 3, restarted 1 times
           app-1 c1 Healthy Good: good
           app-2 c2 RollingOut no verdict: is being rolled out
         config extra {"key":"x"}
@@ -55,9 +55,9 @@ fn rb1_rb5_a_bad_commit_goes_back_to_exactly_the_last_good_and_a_fix_goes_forwar
     "#]].assert_eq(&house.show());
     house.pass(9);
     expect![[r#"
-        app Held RolledBack good=app-1 target=app-1: serving app-1 (c1), because app-2 was bad: Deployment default/web: pod web-86d6f9679b-cjznh on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times
+        app Held RolledBack good=app-1 target=app-1: serving app-1 (c1), because app-2 was bad: Deployment default/web: pod web-86d6f9679b-46fj4 on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times
           app-1 c1 Healthy Good: good
-          app-2 c2 RolledBack RolledBack: bad: Deployment default/web: pod web-86d6f9679b-cjznh on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times
+          app-2 c2 RolledBack RolledBack: bad: Deployment default/web: pod web-86d6f9679b-46fj4 on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times
         config settings {"key":"1"}
         deployment web web:1 3/3
           pods web:1 x3
@@ -73,7 +73,7 @@ fn rb1_rb5_a_bad_commit_goes_back_to_exactly_the_last_good_and_a_fix_goes_forwar
     expect![[r#"
         app Synced Healthy good=app-3 target=app-3: serving app-3 (c4)
           app-1 c1 Healthy Good: good
-          app-2 c2 RolledBack RolledBack: bad: Deployment default/web: pod web-86d6f9679b-cjznh on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times
+          app-2 c2 RolledBack RolledBack: bad: Deployment default/web: pod web-86d6f9679b-46fj4 on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times
           app-3 c4 Healthy Good: good
         config settings {"key":"2"}
         deployment web web:3 3/3
@@ -83,7 +83,7 @@ fn rb1_rb5_a_bad_commit_goes_back_to_exactly_the_last_good_and_a_fix_goes_forwar
         RolloutStarted: app-1: commit c1 subject of c1
         Good: app-1 (c1) is good
         RolloutStarted: app-2: commit c2 subject of c2
-        Bad: app-2 (c2) is bad, it goes back to app-1: Deployment default/web: pod web-86d6f9679b-cjznh on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times
+        Bad: app-2 (c2) is bad, it goes back to app-1: Deployment default/web: pod web-86d6f9679b-46fj4 on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times
         Pruned: deleted what git no longer has: ConfigMap default/extra
         RolledBack: back at app-1 (c1)
         RolloutStarted: app-3: commit c4 subject of c4
@@ -121,7 +121,7 @@ fn a_newer_commit_supersedes_a_stuck_trial_at_once() {
     house.pass(3);
     expect![[r#"
         app OutOfSync RollingOut good=app-1 trial=app-2 target=app-2: rolling out app-2
-          waits on Deployment default/web: 1 of 3 new replicas are there; pod web-8566d6d9f5-7mcjz: container c: running, not ready
+          waits on Deployment default/web: 1 of 3 new replicas are there; pod web-8566d6d9f5-hz46f: container c: running, not ready
           app-1 c1 Healthy Good: good
           app-2 c2 RollingOut no verdict: is being rolled out
         config settings {"key":"1"}
@@ -169,9 +169,9 @@ fn without_progress_a_release_is_bad_at_its_deadline_and_says_what_it_waited_on(
     assert_eq!(house.status("app").trial, "app-2");
     house.pass(3);
     expect![[r#"
-        app Held RolledBack good=app-1 target=app-1: serving app-1 (c1), because app-2 was bad: Deployment default/web: ProgressDeadlineExceeded: nothing moved for 30 seconds: 1 of 3 new replicas are there; pod web-8566d6d9f5-bc7mc: container c: running, not ready
+        app Held RolledBack good=app-1 target=app-1: serving app-1 (c1), because app-2 was bad: Deployment default/web: ProgressDeadlineExceeded: nothing moved for 30 seconds: 1 of 3 new replicas are there; pod web-8566d6d9f5-znhz4: container c: running, not ready
           app-1 c1 Healthy Good: good
-          app-2 c2 RolledBack RolledBack: bad: Deployment default/web: ProgressDeadlineExceeded: nothing moved for 30 seconds: 1 of 3 new replicas are there; pod web-8566d6d9f5-bc7mc: container c: running, not ready
+          app-2 c2 RolledBack RolledBack: bad: Deployment default/web: ProgressDeadlineExceeded: nothing moved for 30 seconds: 1 of 3 new replicas are there; pod web-8566d6d9f5-znhz4: container c: running, not ready
         deployment web web:1 3/3
           pods web:1 x3
     "#]].assert_eq(&house.show());
@@ -183,9 +183,9 @@ fn a_first_release_that_is_bad_stays_and_is_stuck_until_a_fix() {
     house.push("c1", &[web("missing:1")]);
     house.pass(5);
     expect![[r#"
-        app Paused Stuck target=app-1: app-1 is stuck: Deployment default/web: pod web-75cc6f64cd-8jdrp on a: ImagePullBackOff: manifest unknown
+        app Paused Stuck target=app-1: app-1 is stuck: Deployment default/web: pod web-75cc6f64cd-5wfqm on a: ImagePullBackOff: manifest unknown
           waits on a new commit, `portolan retry` or `portolan rollback`
-          app-1 c1 Stuck Stuck: bad: Deployment default/web: pod web-75cc6f64cd-8jdrp on a: ImagePullBackOff: manifest unknown
+          app-1 c1 Stuck Stuck: bad: Deployment default/web: pod web-75cc6f64cd-5wfqm on a: ImagePullBackOff: manifest unknown
         deployment web missing:1 0/3
           pods missing:1 x3
     "#]].assert_eq(&house.show());
@@ -208,10 +208,10 @@ fn rb6_a_rollback_is_never_rolled_back() {
     house.lost = vec!["web:1".to_owned()];
     house.pass(60);
     expect![[r#"
-        app Held Stuck good=app-1 target=app-1: app-1 is stuck: Deployment default/web: pod web-764b995d5b-8h2wv on b: ImagePullBackOff: manifest unknown
+        app Held Stuck good=app-1 target=app-1: app-1 is stuck: Deployment default/web: pod web-764b995d5b-dh2dd on b: ImagePullBackOff: manifest unknown
           waits on a new commit, `portolan retry` or `portolan rollback`
           app-1 c1 Healthy Good: good
-          app-2 c2 Stuck Stuck: bad: Deployment default/web: pod web-86d6f9679b-7mcjz on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times; going to app-1 failed as well: Deployment default/web: pod web-764b995d5b-8h2wv on b: ImagePullBackOff: manifest unknown
+          app-2 c2 Stuck Stuck: bad: Deployment default/web: pod web-86d6f9679b-hz46f on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times; going to app-1 failed as well: Deployment default/web: pod web-764b995d5b-dh2dd on b: ImagePullBackOff: manifest unknown
         config settings {"key":"1"}
         deployment web web:1 0/3
           pods crash:2 x1
@@ -221,9 +221,9 @@ fn rb6_a_rollback_is_never_rolled_back() {
     house.lost.clear();
     house.pass(5);
     expect![[r#"
-        app Held RolledBack good=app-1 target=app-1: serving app-1 (c1), because app-2 was bad: Deployment default/web: pod web-86d6f9679b-7mcjz on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times
+        app Held RolledBack good=app-1 target=app-1: serving app-1 (c1), because app-2 was bad: Deployment default/web: pod web-86d6f9679b-hz46f on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times
           app-1 c1 Healthy Good: good
-          app-2 c2 RolledBack RolledBack: bad: Deployment default/web: pod web-86d6f9679b-7mcjz on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times; going to app-1 failed as well: Deployment default/web: pod web-764b995d5b-8h2wv on b: ImagePullBackOff: manifest unknown
+          app-2 c2 RolledBack RolledBack: bad: Deployment default/web: pod web-86d6f9679b-hz46f on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times; going to app-1 failed as well: Deployment default/web: pod web-764b995d5b-dh2dd on b: ImagePullBackOff: manifest unknown
         config settings {"key":"1"}
         deployment web web:1 3/3
           pods web:1 x3
@@ -237,7 +237,7 @@ fn a_registry_that_is_away_is_nobodys_fault() {
     house.pass(700);
     expect![[r#"
         app OutOfSync Errored good=app-1 trial=app-2 target=app-2: rolling out app-2
-          waits on Deployment default/web: 1 of 3 new replicas are there; pod web-f9cf7675f-7mcjz on a: ImagePullBackOff: dial tcp: connection refused
+          waits on Deployment default/web: 1 of 3 new replicas are there; pod web-f9cf7675f-hz46f on a: ImagePullBackOff: dial tcp: connection refused
           app-1 c1 Healthy Good: good
           app-2 c2 Errored no verdict: is being rolled out
         config settings {"key":"1"}
@@ -260,9 +260,9 @@ fn gi11_git_away_changes_nothing_and_rb3_is_not_needed_to_go_back() {
     house.pass(60);
     assert_eq!(house.identities(), before);
     expect![[r#"
-        app Held RolledBack good=app-1 target=app-1: serving app-1 (c1), because app-2 was bad: Deployment default/web: pod web-86d6f9679b-7mcjz on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times
+        app Held RolledBack good=app-1 target=app-1: serving app-1 (c1), because app-2 was bad: Deployment default/web: pod web-86d6f9679b-hz46f on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times
           app-1 c1 Healthy Good: good
-          app-2 c2 RolledBack RolledBack: bad: Deployment default/web: pod web-86d6f9679b-7mcjz on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times
+          app-2 c2 RolledBack RolledBack: bad: Deployment default/web: pod web-86d6f9679b-hz46f on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times
         config settings {"key":"1"}
         deployment web web:1 3/3
           pods web:1 x3
@@ -539,7 +539,7 @@ fn losing_most_hosts_pauses_a_trial_and_does_not_roll_back() {
     expect![[r#"
         app OutOfSync Errored good=app-1 trial=app-2 target=app-2: rolling out app-2
           waits on 2 of 3 hosts do not answer
-          waits on Deployment default/web: 1 of 3 new replicas are there; pod web-7df678fc8-bc7mc: host a does not answer
+          waits on Deployment default/web: 1 of 3 new replicas are there; pod web-7df678fc8-znhz4: host a does not answer
           app-1 c1 Healthy Good: good
           app-2 c2 Errored no verdict: is being rolled out
         deployment web slow:2 1/3
@@ -722,7 +722,7 @@ fn a_crash_between_any_two_writes_changes_nothing() {
     expect![[r#"
         app Synced Healthy good=app-5 target=app-5: serving app-5 (c5)
           app-1 c1 Healthy Good: good
-          app-2 c2 RolledBack RolledBack: bad: Deployment default/web: pod web-86d6f9679b-cjznh on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times
+          app-2 c2 RolledBack RolledBack: bad: Deployment default/web: pod web-86d6f9679b-46fj4 on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times
           app-3 c3 Healthy Good: good
           app-4 c4 RollingOut Superseded: superseded by app-5 (c5)
           app-5 c5 Healthy Good: good
