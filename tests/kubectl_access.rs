@@ -52,7 +52,7 @@ fn the_recipes_of_the_guide() {
     assert!(said.contains("cannot delete resource \"configmaps\" in API group \"\" in the namespace \"default\""), "{said}");
     let plan = cluster.output(&["plan", "--kubeconfig", &ci, "--to", "HEAD"]);
     let said = format!("{}{}", text(&plan.stdout), text(&plan.stderr));
-    assert!(said.contains("settings") && !said.contains("error:"), "{said}");
+    assert!(said.contains("Plan for portolan-system/root") && !said.contains("error:"), "{said}");
     for command in [&["status"][..], &["history"], &["get", "pods", "-A"], &["hosts"]] {
         let out = cluster.output(&[command, &["--kubeconfig", &ci]].concat());
         assert!(matches!(out.status.code(), Some(0..=2)), "{command:?}: {}", text(&out.stderr));

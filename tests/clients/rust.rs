@@ -122,7 +122,10 @@ fn kube_watches_and_reflects() {
         for style in [watcher::Config::default(), watcher::Config::default().streaming_lists()] {
             let (reader, writer) = reflector::store();
             let stream = reflector(writer, watcher(maps.clone(), style)).default_backoff().touched_objects();
-            let task = tokio::spawn(stream.for_each(|event| ready(drop(event.unwrap()))));
+            let task = tokio::spawn(stream.for_each(|event| {
+                event.unwrap();
+                ready(())
+            }));
             timeout(PATIENCE, reader.wait_until_ready()).await.unwrap().unwrap();
             maps.create(&PostParams::default(), &settings("seen", json!({"n": "0"}))).await.unwrap();
             for n in 1..=20 {

@@ -42,12 +42,15 @@ impl Grant {
     }
 }
 
+/// The rules of the roles of one namespace, by name.
+type Roles = HashMap<Arc<str>, Arc<[PolicyRule]>>;
+
 #[derive(Default)]
 struct Index {
     revision: Revision,
     shelves: [Shelf; 4],
     /// By namespace (empty for ClusterRoles) and name.
-    roles: HashMap<Arc<str>, HashMap<Arc<str>, Arc<[PolicyRule]>>>,
+    roles: HashMap<Arc<str>, Roles>,
     /// By namespace (empty for ClusterRoleBindings).
     bindings: HashMap<Arc<str>, Bindings>,
 }
@@ -148,8 +151,8 @@ impl Index {
         for (place, (new, kind)) in shelves.into_iter().zip(kinds()).enumerate() {
             for (before, after) in self.shelves[place].steps(&new) {
                 if kind.kind.ends_with("Binding") {
-                    before.iter().filter_map(|o| grant(o)).for_each(|g| self.unbind(&g));
-                    after.iter().filter_map(|o| grant(o)).for_each(|g| self.bind(g));
+                    before.iter().filter_map(grant).for_each(|g| self.unbind(&g));
+                    after.iter().filter_map(grant).for_each(|g| self.bind(g));
                 } else {
                     before.iter().for_each(|o| self.forget_role(o));
                     after.iter().for_each(|o| self.note_role(o));

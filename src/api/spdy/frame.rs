@@ -235,7 +235,7 @@ pub(super) fn accept(stream: u32, first: bool) -> Bytes {
 pub(super) fn data(stream: u32, bytes: &[u8], last: bool) -> Bytes {
     let mut out = BytesMut::with_capacity(8 + bytes.len());
     out.put_u32(stream);
-    out.put_u32(u32::from(last) * u32::from(FIN) << 24 | bytes.len() as u32);
+    out.put_u32((u32::from(last) * u32::from(FIN)) << 24 | bytes.len() as u32);
     out.put_slice(bytes);
     out.freeze()
 }

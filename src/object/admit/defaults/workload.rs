@@ -107,7 +107,7 @@ pub fn cron_job(object: &mut Value) {
 
 /// An object without labels has those of its template.
 fn inherit_labels(object: &mut Fields) {
-    let labels = object.get_mut("spec").and_then(Value::as_object_mut).and_then(|spec| template_labels(spec));
+    let labels = object.get_mut("spec").and_then(Value::as_object_mut).and_then(template_labels);
     let (Some(labels), Some(metadata)) = (labels, child(object, "metadata")) else { return };
     if metadata.get("labels").is_none_or(|l| l.is_null() || *l == json!({})) {
         metadata.insert("labels".to_owned(), labels.into());
