@@ -5,6 +5,7 @@ mod foresight;
 mod hosts;
 mod kubectl;
 mod kubectl_create;
+mod kubectl_custom;
 mod reference;
 mod rejects;
 mod support;

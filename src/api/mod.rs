@@ -18,6 +18,9 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::object::Kind;
+use crate::object::kind::{MEASURED, METRICS};
+use crate::object::custom::{self, Kinds};
 use crate::store::Store;
 use auth::Verb;
 use auth::rbac::Rbac;
@@ -36,6 +39,7 @@ mod failure;
 pub mod join;
 pub mod listen;
 mod openapi;
+mod packed;
 mod path;
 mod protobuf;
 mod read;
@@ -44,6 +48,7 @@ mod streams;
 mod subresource;
 mod table;
 pub mod tunnel;
+mod usage;
 mod watch;
 mod write;
 
@@ -76,6 +81,7 @@ struct Inner {
     authority: Option<Arc<Authority>>,
     tunnels: Tunnels,
     rbac: Rbac,
+    documents: openapi::Documents,
     stopping: CancellationToken,
 }
 
@@ -88,8 +94,8 @@ impl Api {
     /// The same with an authority, so that hosts can join. Streams and watches end with `stopping`.
     pub fn with_authority(store: Store, clock: Clock, authority: Option<Arc<Authority>>, stopping: CancellationToken) -> Self {
         let (people, nodes) = (Semaphore::new(AT_ONCE), Semaphore::new(AT_ONCE_NODES));
-        let (tunnels, rbac) = (Tunnels::default(), Rbac::default());
-        Api { inner: Arc::new(Inner { store, clock, people, nodes, authority, tunnels, rbac, stopping }) }
+        let (tunnels, rbac, documents) = (Tunnels::default(), Rbac::default(), openapi::Documents::default());
+        Api { inner: Arc::new(Inner { store, clock, people, nodes, authority, tunnels, rbac, documents, stopping }) }
     }
 
     fn authority(&self) -> Option<&Authority> {
@@ -100,6 +106,11 @@ impl Api {
         &self.inner.store
     }
 
+    /// The kinds that are served now.
+    fn kinds(&self) -> Kinds {
+        Kinds::established(self.store().view().list(custom::definitions()))
+    }
+
     fn now(&self) -> Timestamp {
         (self.inner.clock)()
     }
@@ -107,6 +118,7 @@ impl Api {
     /// Answers one request. The asker is the [`Identity`] in the request's extensions; without one, only health, version and the
     /// certificate of the authority are served.
     pub async fn handle(&self, request: Request<Body>) -> Response<Body> {
+        let packs = request.method() == Method::GET && packed::wanted(request.headers());
         let (request, unread) = remainder::keep(request);
         // A mistake in this program costs one answer, not the connection with everybody else's requests on it.
         let outcome = AssertUnwindSafe(self.route(request)).catch_unwind().await;
@@ -114,6 +126,7 @@ impl Api {
             unread.discard().await;
         }
         match outcome {
+            Ok(Ok(response)) if packs => packed::pack(response),
             Ok(Ok(response)) => response,
             Ok(Err(failure)) => failure.response(),
             Err(_) => Failure::internal("the request could not be answered; the server's log says why").response(),
@@ -145,7 +158,11 @@ impl Api {
 
     async fn route(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
         let (parts, body) = request.into_parts();
-        let route = Route::parse(parts.uri.path());
+        let find = |group: &str, version: &str, plural: &str| {
+            let measured = || MEASURED.iter().find(|k| (k.group, k.version, k.plural) == (group, version, plural));
+            Kind::of_path(group, version, plural).or_else(measured).or_else(|| self.kinds().of_path(group, version, plural))
+        };
+        let route = Route::parse(parts.uri.path(), &find);
         match &route {
             Ok(Route::Health) => return Ok(bytes_response(200, "text/plain; charset=utf-8", "ok")),
             Ok(Route::Version) => return Ok(discovery::version()),
@@ -177,15 +194,21 @@ impl Api {
             self.authorize_path(&identity, &parts.method.as_str().to_ascii_lowercase(), parts.uri.path())?;
         }
         match route {
-            Route::CoreVersions => only_get(discovery::root(&parts.headers, true)),
-            Route::Groups => only_get(discovery::root(&parts.headers, false)),
-            Route::Group(name) => only_get(discovery::group(&name)?),
-            Route::Resources { group, version } => only_get(discovery::resources(&group, &version)?),
-            Route::OpenApi2 => only_get(openapi::v2()),
-            Route::OpenApi3 => only_get(openapi::v3()),
-            Route::OpenApiDocument(path) => only_get(openapi::v3_document(&path)?),
+            Route::CoreVersions => only_get(discovery::root(&parts.headers, &self.kinds(), true)),
+            Route::Groups => only_get(discovery::root(&parts.headers, &self.kinds(), false)),
+            Route::Group(name) => only_get(discovery::group(&self.kinds(), &name)?),
+            Route::Resources { group, version } => only_get(discovery::resources(&self.kinds(), &group, &version)?),
+            Route::OpenApi2 => only_get(self.openapi_v2(self.kinds(), &parts.headers).await?),
+            Route::OpenApi3 => only_get(self.openapi_v3(self.kinds()).await?),
+            Route::OpenApiDocument(path) => only_get(self.openapi_v3_document(self.kinds(), &path, &query, &parts.headers).await?),
             Route::Tunnel(node) => self.open_tunnel(&identity, &node, Request::from_parts(parts, body)),
-            Route::Objects(target) => self.objects(&identity, &target, &query, parts, body).await,
+            Route::Objects(target) => {
+                let mut response = self.objects(&identity, &target, &query, parts, body).await?;
+                // Whoever uses what will go one day is told.
+                let warning = target.kind.version_of().and_then(|version| version.warning.clone());
+                write::warn(&mut response, warning.as_slice());
+                Ok(response)
+            }
             _ => Err(Failure::no_route()),
         }
     }
@@ -214,6 +237,9 @@ impl Api {
         // A WebSocket begins with a GET. To act in a container takes the right to create, whichever way it is asked for.
         if verb == Verb::Get && matches!(target.subresource.as_str(), "exec" | "attach" | "portforward") {
             self.authorize(identity, Verb::Create, target, query)?;
+        }
+        if target.kind.group == METRICS {
+            return self.used(verb, target, query).await;
         }
         if verb == Verb::Watch {
             return self.watch(identity, target, query, &parts.headers).await;

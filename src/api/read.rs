@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response};
 use serde_json::{Value, json};
 
-use super::Api;
+use super::{Api, packed};
 use super::failure::{Failure, bytes_response, json_response};
 use super::path::{Query, Target};
 use super::table::{self, Form, Include};
@@ -197,7 +197,10 @@ impl Api {
                     kind.kind,
                     kind.api_version()
                 );
-                Ok(bytes_response(200, "application/json", splice(head, kind, listing.objects)))
+                let size = listing.objects.iter().map(|o| o.json().len() as u64).sum();
+                let mut response = bytes_response(200, "application/json", splice(head, kind, listing.objects));
+                packed::mark(&mut response, size);
+                Ok(response)
             }
             Form::Table { version, include } => {
                 let mut table = table::head(target.kind, version, metadata, true);
@@ -310,7 +313,7 @@ impl Api {
             Form::Objects => json_response(code, &kind.show(value)),
             Form::Table { version, include } => {
                 let mut table = table::head(kind, version, json!({}), true);
-                let cells: Vec<Value> = kind.columns.iter().map(|c| (c.cell)(&value, self.now())).collect();
+                let cells = kind.cells(&value, self.now());
                 let mut row = json!({"cells": cells});
                 match include {
                     Include::None => {}
@@ -329,10 +332,12 @@ impl Api {
 
 /// An object's bytes in the words of `kind`: the stored ones, unless it is an alias.
 pub(super) fn shown(kind: &'static Kind, object: &Object) -> Bytes {
-    match kind.alias {
-        None => object.json().clone(),
-        Some(_) => kind.show(object.value()).to_string().into(),
-    }
+    let as_it_is = match (&kind.alias, kind.custom) {
+        (None, None) => true,
+        (Some(_), _) => false,
+        (None, Some(_)) => object.json().starts_with(format!("{{\"apiVersion\":\"{}\"", kind.api_version()).as_bytes()),
+    };
+    if as_it_is { object.json().clone() } else { kind.show(object.value()).to_string().into() }
 }
 
 /// A body out of stored bytes.

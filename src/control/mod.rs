@@ -11,6 +11,7 @@ mod aggregate;
 mod deployment;
 pub mod event;
 pub mod fetch;
+mod definition;
 mod forget;
 mod garbage;
 mod keyed;
@@ -65,6 +66,7 @@ pub fn loops(options: &Options) -> Vec<Box<dyn Loop>> {
         Box::new(namespace::Namespaces::default()),
         Box::new(forget::Forget::new(options.ended_pods)),
         Box::new(aggregate::Aggregate::default()),
+        Box::new(definition::Definitions::default()),
     ]
 }
 

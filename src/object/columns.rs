@@ -42,6 +42,9 @@ const AGE: Column = text("Age", |o, now| since(&o["metadata"]["creationTimestamp
 /// For kinds without columns of their own.
 pub const PLAIN: &[Column] = &[NAME, AGE];
 
+/// Columns of CustomResourceDefinitions.
+pub const DEFINITION: &[Column] = &[NAME, text("Created At", |o, _| or(&o["metadata"]["creationTimestamp"], ""))];
+
 /// Columns of Namespaces.
 pub const NAMESPACE: &[Column] = &[NAME, text("Status", |o, _| or(&o["status"]["phase"], "Active")), AGE];
 

@@ -95,7 +95,7 @@ impl Git {
         let git = self.0.lock();
         let commit = git.author.head();
         let rendered =
-            render::render(&commit.content.tree(&commit.id), &render::Options { namespace: "default".to_owned() }).ok();
+            render::render(&commit.content.tree(&commit.id), &render::Options::default()).ok();
         (commit.id.clone(), commit.worth, rendered)
     }
 
@@ -106,7 +106,7 @@ impl Git {
 }
 
 fn options(ask: &Ask) -> render::Options {
-    render::Options { namespace: ask.namespace.clone() }
+    render::Options { namespace: ask.namespace.clone(), kinds: ask.kinds.clone() }
 }
 
 impl Charts for Git {

@@ -12,7 +12,7 @@ use crate::control::release::ASKED_FOR;
 use crate::object::ours::{
     Application, ApplicationStatus, COMMIT_ANNOTATION, InventoryItem, OWNER_ANNOTATION, Purpose, Release, Rendering, Verdict,
 };
-use crate::object::{Key, Kind, Object, kind_of};
+use crate::object::{Key, Object, kind_of};
 use crate::store::{Change, View};
 
 /// What is known of releases from their records alone.
@@ -307,10 +307,7 @@ pub(super) fn contents(view: &View, release: &str) -> Option<BTreeMap<Key, serde
     for piece in &release.spec.renderings {
         let piece = view.get(&Key::of::<Rendering>(namespace, piece))?.typed::<Rendering>().ok()?;
         for rendered in &piece.objects {
-            let kind = Kind::of_value(&rendered.object)?;
-            let meta = &rendered.object["metadata"];
-            let namespace = if kind.namespaced { meta["namespace"].as_str().unwrap_or("") } else { "" };
-            all.insert(Key::new(kind, namespace, meta["name"].as_str().unwrap_or("")), rendered.object.clone());
+            all.insert(rendered.key()?, rendered.object.clone());
         }
     }
     Some(all)

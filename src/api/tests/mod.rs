@@ -1,6 +1,7 @@
 //! The API over a store in memory: requests in, answers out.
 
 mod access;
+mod defining;
 mod joining;
 mod rights;
 mod tunnelling;

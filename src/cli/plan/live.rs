@@ -56,7 +56,7 @@ pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy:
         notes.push("this content was judged bad: it is held until it changes, or until `portolan retry`".to_owned());
     }
     // Everything of every kind that matters, at one go per kind.
-    let managed: Vec<Key> = status.inventory.iter().filter_map(key).collect();
+    let managed: Vec<Key> = status.inventory.iter().filter_map(InventoryItem::key).collect();
     let mut kinds: BTreeSet<&'static Kind> = wanted.iter().map(|w| w.key.kind).chain(managed.iter().map(|k| k.kind)).collect();
     let typed = ["Deployment", "ReplicaSet"].map(|k| Kind::of("apps/v1", k).expect("it has a row"));
     kinds.extend([kind_of::<Namespace>(), kind_of::<Node>(), kind_of::<Pod>()].into_iter().chain(typed));
@@ -66,7 +66,7 @@ pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy:
         match get::list(&client, kind, "", "").await {
             Ok(items) => {
                 for item in items {
-                    let object = Object::from_json(serde_json::to_vec(&item)?.into())?;
+                    let object = Object::from_json(serde_json::to_vec(&item)?.into(), kind.plural)?;
                     all.insert(object.key.clone(), Arc::new(object));
                 }
             }
@@ -80,7 +80,7 @@ pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy:
         .inventory
         .iter()
         .filter_map(|item| {
-            let key = key(item)?;
+            let key = item.key()?;
             let value = contents.get(&item.release)?.get(&key)?;
             Some((key, value))
         })
@@ -119,10 +119,6 @@ pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy:
     })
 }
 
-fn key(item: &InventoryItem) -> Option<Key> {
-    Some(Key::new(Kind::of(&item.api_version, &item.kind)?, &item.namespace, &item.name))
-}
-
 fn typed_of<K: k8s_openapi::Resource + serde::de::DeserializeOwned + Clone + Send + Sync + 'static>(
     all: &BTreeMap<Key, Arc<Object>>,
 ) -> Vec<K> {
@@ -144,10 +140,8 @@ async fn recorded(
             let rendering: Option<Rendering> =
                 client.get(namespace(app), piece).await.doing(format_args!("read rendering {piece}"))?;
             for rendered in rendering.into_iter().flat_map(|r| r.objects) {
-                let Some(kind) = Kind::of_value(&rendered.object) else { continue };
-                let meta = &rendered.object["metadata"];
-                let within = if kind.namespaced { meta["namespace"].as_str().unwrap_or_default() } else { "" };
-                objects.insert(Key::new(kind, within, meta["name"].as_str().unwrap_or_default()), rendered.object);
+                let Some(key) = rendered.key() else { continue };
+                objects.insert(key, rendered.object);
             }
         }
         contents.insert(release.clone(), objects);

@@ -16,6 +16,7 @@ use super::source::{Point, Wanting, named_or_around, read, record};
 use crate::cli::args::Plan;
 use crate::cli::{Context, Explain, Failure, validate};
 use crate::object::admit::{self, Stamp};
+use crate::object::custom::plural_of;
 use crate::object::ours::{InventoryItem, Policy, SYSTEM_NAMESPACE};
 use crate::object::{Draft, Key, Object};
 use crate::plan::foresee::{self, Before};
@@ -147,6 +148,7 @@ fn item(object: &Object) -> InventoryItem {
     InventoryItem {
         api_version: key.kind.api_version(),
         kind: key.kind.kind.to_owned(),
+        plural: plural_of(key.kind),
         namespace: key.namespace.to_string(),
         name: key.name.to_string(),
         uid: object.meta.uid.clone(),

@@ -72,7 +72,7 @@ pub(super) fn read(cx: &Context, repo: &str, path: &str, revision: &str, namespa
         let revision = if revision.is_empty() { "HEAD" } else { revision };
         (Point { revision: revision.to_owned(), commit: fetched.commit, subject: fetched.subject }, fetched.tree)
     };
-    let result = render(&tree, &Options { namespace: namespace.to_owned() }).map(|rendered| {
+    let result = render(&tree, &Options { namespace: namespace.to_owned(), ..Options::default() }).map(|rendered| {
         let wanted = rendered.objects.into_iter().map(|o| {
             let meta = &o.value["metadata"];
             let namespace = if o.kind.namespaced { meta["namespace"].as_str().unwrap_or_default() } else { "" };

@@ -8,7 +8,8 @@ use k8s_openapi::api::core::v1::{Event, Node, Pod};
 
 use super::record::Content;
 use crate::object::ours::{Application, InventoryItem};
-use crate::object::{Key, Kind, Object, kind_of};
+use crate::object::custom::plural_of;
+use crate::object::{Key, Object, kind_of};
 use crate::plan::health::{self, Children, Health};
 use crate::plan::sync::Wanted;
 use crate::plan::verdict::Hosts;
@@ -41,16 +42,12 @@ pub(super) fn ready(node: &Node) -> Option<bool> {
     Some(conditions.iter().find(|c| c.type_ == "Ready")?.status == "True")
 }
 
-/// The key of an inventory item, if its kind is known.
-pub(super) fn key(item: &InventoryItem) -> Option<Key> {
-    Some(Key::new(Kind::of(&item.api_version, &item.kind)?, &item.namespace, &item.name))
-}
-
 /// The inventory item of an object.
 pub(super) fn item(key: &Key, uid: &str, release: &str, created: i64) -> InventoryItem {
     InventoryItem {
         api_version: key.kind.api_version(),
         kind: key.kind.kind.to_owned(),
+        plural: plural_of(key.kind),
         namespace: key.namespace.to_string(),
         name: key.name.to_string(),
         uid: uid.to_owned(),
@@ -72,7 +69,7 @@ pub(super) fn last<'a>(
     contents: &'a BTreeMap<String, Arc<Content>>,
 ) -> BTreeMap<Key, &'a serde_json::Value> {
     let found = inventory.iter().filter_map(|item| {
-        let key = key(item)?;
+        let key = item.key()?;
         let value = contents.get(&item.release)?.value(&key)?;
         Some((key, value))
     });

@@ -21,6 +21,7 @@ use crate::object::ours::{
     ReleaseStatus, SYNC_ANNOTATION, Sync, Verdict,
 };
 use crate::object::source::Origin;
+use crate::object::custom::{Kinds, definitions};
 use crate::object::{Key, Object};
 use crate::plan::health::State;
 use crate::plan::sync::Wanted;
@@ -166,6 +167,7 @@ impl ReleaseLoop {
                 credentials,
             },
             namespace: source.namespace.clone().unwrap_or_else(|| "default".to_owned()),
+            kinds: Kinds::established(pass.view.list(definitions())),
             interval: SignedDuration::from_secs(source.interval_seconds.unwrap_or(INTERVAL).max(1)),
             nonce,
         };
@@ -505,7 +507,7 @@ impl ReleaseLoop {
         let key = Key::of::<Application>(namespace, name);
         let Some(application) = facts::application(view, &key) else { return false };
         let status = application.status.clone().unwrap_or_default();
-        if !status.inventory.iter().any(|item| facts::key(item).as_ref() == Some(object)) {
+        if !status.inventory.iter().any(|item| item.key().as_ref() == Some(object)) {
             return false;
         }
         match self.charts.seen(&key).as_deref().map(|seen| &seen.outcome) {

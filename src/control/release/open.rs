@@ -13,7 +13,7 @@ use crate::control::Context;
 use crate::control::event::Severity;
 use crate::control::keyed::Trouble;
 use crate::mutant::{self, Mutant};
-use crate::object::ours::{Application, Phase, ProblemRecord, Purpose, ReleaseSpec, ReleaseStatus, Rollout, Sync, Verdict};
+use crate::object::ours::{Application, InventoryItem, Phase, ProblemRecord, Purpose, ReleaseSpec, ReleaseStatus, Rollout, Sync, Verdict};
 use crate::object::{Key, kind_of};
 use crate::plan::health::State;
 use crate::plan::preflight::{self, Outcome};
@@ -225,7 +225,7 @@ pub(super) fn unhealthy_before(pass: &Pass<'_>) -> BTreeMap<String, String> {
         before.retain(|name, _| !rollout.touched.contains(name));
         return before;
     }
-    let keys = pass.status.inventory.iter().filter_map(facts::key);
+    let keys = pass.status.inventory.iter().filter_map(InventoryItem::key);
     let objects: Vec<_> = keys.filter_map(|key| pass.view.get(&key)).collect();
     let healths = facts::healths(&pass.view, objects.into_iter(), &pass.hosts, None, pass.now);
     healths
