@@ -21,8 +21,8 @@ lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 
-test: 
-	tests/hosts/install.sh hosts
+test:
+	tests/hosts/install.sh test
 	$(MAKE) --no-print-directory lint
 	tests/all.sh
 

@@ -1,6 +1,7 @@
 //! One integration binary: linking is what costs on two cores. Each module is a subject.
 #![allow(clippy::print_stderr)] // a test speaks to whoever reads its failure
 
+mod clients;
 mod foresight;
 mod hosts;
 mod kubectl;
@@ -10,3 +11,4 @@ mod reference;
 mod rejects;
 mod support;
 mod tidy;
+mod transcripts;

@@ -15,7 +15,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 
 use crate::object::quantity::Quantity;
-use crate::object::schema::{Form, Type};
+use crate::object::schema::{Form, Text, Type};
 
 type Fields = Map<String, Value>;
 
@@ -286,6 +286,15 @@ pub(super) fn canonical(of: Type, value: &mut Value) {
                 *value = Value::String(text);
             }
         }
+        (Form::Text(Text::Time(Some(digits))), Value::String(text)) => {
+            // Clients that know a time as a time, and not as a text, send it back in another dress: `+00:00`, `.000Z`.
+            let length = if *digits == 0 { 20 } else { 21 + digits };
+            if (text.len() != length || !text.ends_with('Z'))
+                && let Ok(at) = text.parse::<jiff::Timestamp>()
+            {
+                *text = format!("{at:.digits$}");
+            }
+        }
         (Form::Struct(shape), Value::Object(fields)) => {
             let kept = |name: &str| shape.fields.get(name).map_or(shape.open, |field| field.nullable);
             fields.retain(|name, v| !v.is_null() || kept(name));
@@ -302,7 +311,7 @@ pub(super) fn canonical(of: Type, value: &mut Value) {
 }
 
 fn composite(of: Type) -> bool {
-    matches!(of.form(), Form::Quantity | Form::Struct(_) | Form::Map(_) | Form::List(_))
+    matches!(of.form(), Form::Quantity | Form::Text(Text::Time(_)) | Form::Struct(_) | Form::Map(_) | Form::List(_))
 }
 
 fn fields(value: &mut Value) -> Option<&mut Fields> {
@@ -349,6 +358,21 @@ mod tests {
         let once = value.clone();
         prepare(kind, &mut value);
         assert_eq!(value, once, "twice is once");
+    }
+
+    #[test]
+    fn times_in_any_dress() {
+        for (kind, field, dressed, plain) in [
+            ("Pod", "metadata", "2026-11-21T15:49:06+00:00", "2026-11-21T15:49:06Z"),
+            ("Pod", "metadata", "2026-11-21T16:49:06.123+01:00", "2026-11-21T15:49:06Z"),
+            ("Pod", "metadata", "yesterday", "yesterday"),
+            ("Lease", "spec", "2026-11-21T15:49:06Z", "2026-11-21T15:49:06.000000Z"),
+        ] {
+            let name = if kind == "Lease" { "renewTime" } else { "creationTimestamp" };
+            let mut value = json!({ field: { name: dressed } });
+            prepare(KINDS.iter().find(|k| k.kind == kind).unwrap(), &mut value);
+            assert_eq!(value[field][name], plain);
+        }
     }
 
     #[test]

@@ -61,8 +61,9 @@ pub enum Text {
     Plain,
     /// Base64.
     Bytes,
-    /// RFC 3339.
-    Time,
+    /// RFC 3339, written with so many digits after the second where Kubernetes has one way of writing it: 0 for a `Time`, 6 for a
+    /// `MicroTime`.
+    Time(Option<usize>),
     /// One of these.
     OneOf(Vec<String>),
 }
@@ -203,6 +204,8 @@ impl<'a> Builder<'a> {
             let form = match short {
                 "Quantity" => Form::Quantity,
                 "IntOrString" => Form::IntOrText,
+"Time" => Form::Text(Text::Time(Some(0))),
+                "MicroTime" => Form::Text(Text::Time(Some(6))),
                 "FieldsV1" | "RawExtension" | "JSON" => Form::Any,
                 _ => self.definitions.get(name).map_or(Form::Any, |definition| self.form(definition, short)),
             };
@@ -249,7 +252,7 @@ impl<'a> Builder<'a> {
             "string" => match (schema["format"].as_str(), texts(schema)) {
                 (_, Some(texts)) => Form::Text(Text::OneOf(texts)),
                 (Some("byte"), _) => Form::Text(Text::Bytes),
-                (Some("date-time"), _) => Form::Text(Text::Time),
+                (Some("date-time"), _) => Form::Text(Text::Time(None)),
                 _ => Form::Text(Text::Plain),
             },
             "array" => Form::List(self.convert(&schema["items"], "")),
@@ -280,6 +283,7 @@ impl<'a> Builder<'a> {
         match &self.forms[target.place()] {
             Form::Quantity => Form::Quantity,
             Form::IntOrText => Form::IntOrText,
+            Form::Text(Text::Time(digits)) => Form::Text(Text::Time(*digits)),
             _ => self.definitions.get(name).map_or(Form::Any, |definition| self.form(definition, short)),
         }
     }
@@ -329,7 +333,8 @@ mod tests {
         );
         assert!(matches!(at("Deployment", "spec.strategy.rollingUpdate.maxSurge").of.form(), Form::IntOrText));
         assert!(matches!(at("Secret", "data").of.form(), Form::Map(of) if matches!(of.form(), Form::Text(Text::Bytes))));
-        assert!(matches!(at("Pod", "metadata.creationTimestamp").of.form(), Form::Text(Text::Time)));
+        assert!(matches!(at("Pod", "metadata.creationTimestamp").of.form(), Form::Text(Text::Time(Some(0)))));
+        assert!(matches!(at("Lease", "spec.renewTime").of.form(), Form::Text(Text::Time(Some(6)))));
         assert!(matches!(at("Pod", "spec.hostNetwork").of.form(), Form::Boolean));
         assert!(at("Pod", "spec.containers").required && at("Pod", "spec.containers.name").required);
         assert_eq!(at("Pod", "spec.containers.ports").fact.list, ListKind::Map(&["containerPort", "protocol"]));
@@ -339,7 +344,7 @@ mod tests {
             matches!(at("Application", "spec.policy.onFailure").of.form(), Form::Text(Text::OneOf(words)) if words.len() == 3)
         );
         assert!(matches!(at("Application", "spec.policy.selfHeal").of.form(), Form::Boolean));
-        assert!(matches!(at("Application", "spec.pin.expires").of.form(), Form::Text(Text::Time)));
+        assert!(matches!(at("Application", "spec.pin.expires").of.form(), Form::Text(Text::Time(_))));
         assert!(matches!(at("Rendering", "objects.object").of.form(), Form::Any));
     }
 

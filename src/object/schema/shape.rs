@@ -279,7 +279,7 @@ impl Check<'_> {
                     self.report(path, "expected base64".to_owned(), None);
                 }
             }
-            Text::Time => {
+            Text::Time(_) => {
                 if found.parse::<jiff::Timestamp>().is_err() {
                     let message = format!("expected a time like \"2006-01-02T15:04:05Z\", found {found:?}");
                     self.report(path, message, None);
