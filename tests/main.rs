@@ -7,6 +7,7 @@ mod hosts;
 mod kubectl;
 mod kubectl_create;
 mod kubectl_custom;
+mod kubectl_top;
 mod reference;
 mod rejects;
 mod support;

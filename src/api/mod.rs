@@ -19,8 +19,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::object::Kind;
-use crate::object::kind::{MEASURED, METRICS};
 use crate::object::custom::{self, Kinds};
+use crate::object::kind::{MEASURED, METRICS};
 use crate::store::Store;
 use auth::Verb;
 use auth::rbac::Rbac;
@@ -200,7 +200,9 @@ impl Api {
             Route::Resources { group, version } => only_get(discovery::resources(&self.kinds(), &group, &version)?),
             Route::OpenApi2 => only_get(self.openapi_v2(self.kinds(), &parts.headers).await?),
             Route::OpenApi3 => only_get(self.openapi_v3(self.kinds()).await?),
-            Route::OpenApiDocument(path) => only_get(self.openapi_v3_document(self.kinds(), &path, &query, &parts.headers).await?),
+            Route::OpenApiDocument(path) => {
+                only_get(self.openapi_v3_document(self.kinds(), &path, &query, &parts.headers).await?)
+            }
             Route::Tunnel(node) => self.open_tunnel(&identity, &node, Request::from_parts(parts, body)),
             Route::Objects(target) => {
                 let mut response = self.objects(&identity, &target, &query, parts, body).await?;

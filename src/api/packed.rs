@@ -38,7 +38,8 @@ pub(super) fn wanted(headers: &HeaderMap) -> bool {
 
 /// Packs an answer if it is large. Only for clients that take gzip.
 pub(super) fn pack(response: Response<Body>) -> Response<Body> {
-    let large = response.extensions().get::<Large>().is_some() || response.body().size_hint().exact().is_some_and(|n| n >= WORTH_IT);
+    let large =
+        response.extensions().get::<Large>().is_some() || response.body().size_hint().exact().is_some_and(|n| n >= WORTH_IT);
     if !large || response.headers().contains_key(header::CONTENT_ENCODING) {
         return response;
     }
@@ -192,7 +193,10 @@ mod tests {
         let tag = first.headers()[header::ETAG].to_str().unwrap();
         let again = document.answer(&headers(header::IF_NONE_MATCH, &format!("\"x\", {tag}")), "text/plain");
         assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
-        assert_eq!(tagged(&headers(header::IF_NONE_MATCH, tag), "text/plain", "hello".to_owned()).status(), StatusCode::NOT_MODIFIED);
+        assert_eq!(
+            tagged(&headers(header::IF_NONE_MATCH, tag), "text/plain", "hello".to_owned()).status(),
+            StatusCode::NOT_MODIFIED
+        );
         assert_eq!(tagged(&headers(header::IF_NONE_MATCH, tag), "text/plain", "hello!".to_owned()).status(), StatusCode::OK);
     }
 }

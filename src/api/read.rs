@@ -14,10 +14,10 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response};
 use serde_json::{Value, json};
 
-use super::{Api, packed};
 use super::failure::{Failure, bytes_response, json_response};
 use super::path::{Query, Target};
 use super::table::{self, Form, Include};
+use super::{Api, packed};
 use crate::object::selector::{FieldSelector, LabelSelector};
 use crate::object::{Key, Kind, Object, Revision};
 use crate::store::{Scope, View};

@@ -85,7 +85,8 @@ impl Api {
             let used = self.ask_used(&node).await.ok()?;
             Some((node, used))
         });
-        let answers: BTreeMap<String, Used> = stream::iter(asked).buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await;
+        let answers: BTreeMap<String, Used> =
+            stream::iter(asked).buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await;
         let items: Vec<Value> = found
             .iter()
             .filter_map(|object| {
@@ -104,7 +105,9 @@ impl Api {
             })
             .collect();
         match verb {
-            Verb::Get => items.first().map(|item| json_response(200, item)).ok_or_else(|| Failure::not_found(target.kind, &target.name)),
+            Verb::Get => {
+                items.first().map(|item| json_response(200, item)).ok_or_else(|| Failure::not_found(target.kind, &target.name))
+            }
             _ => Ok(json_response(
                 200,
                 &json!({
@@ -136,5 +139,10 @@ impl Api {
 }
 
 fn node_of(pod: &Object) -> String {
-    pod.key.kind.selectable.iter().position(|path| *path == "spec.nodeName").map_or_else(String::new, |n| pod.meta.fields[n].clone())
+    pod.key
+        .kind
+        .selectable
+        .iter()
+        .position(|path| *path == "spec.nodeName")
+        .map_or_else(String::new, |n| pod.meta.fields[n].clone())
 }

@@ -289,7 +289,8 @@ impl Api {
             other => return Err(Failure::unsupported(other, PATCHES)),
         };
         // Our own kinds have no strategic merge in Kubernetes' sense, as custom resources have none.
-        if sort == "application/strategic-merge-patch+json" && (kind.group == crate::object::ours::GROUP || kind.custom.is_some()) {
+        if sort == "application/strategic-merge-patch+json" && (kind.group == crate::object::ours::GROUP || kind.custom.is_some())
+        {
             return Err(Failure::unsupported(
                 &sort,
                 &["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"],
@@ -364,10 +365,14 @@ impl Api {
                     check_uid(old, &config)?;
                     let mut value = applied(Some(&old.value()))?;
                     admit::prepare(kind, &mut value);
-                    Ok(match admit::update_as(kind, old, value, ask.subresource(), self.now()).map_err(|r| Failure::invalid(&r))? {
-                        Some(draft) => (Next::Write(draft), warnings.clone()),
-                        None => (Next::Unchanged, warnings.clone()),
-                    })
+                    Ok(
+                        match admit::update_as(kind, old, value, ask.subresource(), self.now())
+                            .map_err(|r| Failure::invalid(&r))?
+                        {
+                            Some(draft) => (Next::Write(draft), warnings.clone()),
+                            None => (Next::Unchanged, warnings.clone()),
+                        },
+                    )
                 })
                 .await;
             match done {

@@ -206,7 +206,11 @@ fn look(mirrors: &Mirrors, ask: Ask, before: Option<Arc<Seen>>, mut cache: Cache
             let known = same.as_ref().and_then(|b| b.outcome.as_ref().ok()).filter(|chart| chart.commit == fetched.commit);
             let rendered = match known {
                 Some(chart) => chart.rendered.clone(),
-                None => render::render_cached(&fetched.tree, &render::Options { namespace: ask.namespace.clone(), kinds: ask.kinds.clone() }, &mut cache),
+                None => render::render_cached(
+                    &fetched.tree,
+                    &render::Options { namespace: ask.namespace.clone(), kinds: ask.kinds.clone() },
+                    &mut cache,
+                ),
             };
             let git::Fetched { commit, subject, author, trailers, .. } = fetched;
             Ok(Chart { commit, subject, author, trailers, rendered })

@@ -8,10 +8,10 @@
 //! You will not find here: decisions (they are in `plan`), HTTP, or Docker.
 
 mod aggregate;
+mod definition;
 mod deployment;
 pub mod event;
 pub mod fetch;
-mod definition;
 mod forget;
 mod garbage;
 mod keyed;

@@ -580,7 +580,12 @@ impl RenderedObject {
         let text = |value: &'_ Value| value.as_str().unwrap_or_default().to_owned();
         let meta = &self.object["metadata"];
         let namespace = text(&meta["namespace"]);
-        let kind = custom::row_named(&text(&self.object["apiVersion"]), &text(&self.object["kind"]), &self.plural, !namespace.is_empty())?;
+        let kind = custom::row_named(
+            &text(&self.object["apiVersion"]),
+            &text(&self.object["kind"]),
+            &self.plural,
+            !namespace.is_empty(),
+        )?;
         Some(Key::new(kind, if kind.namespaced { &namespace } else { "" }, meta["name"].as_str().unwrap_or("")))
     }
 }

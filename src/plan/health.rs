@@ -12,8 +12,8 @@ use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Namespace, Pod
 use serde::Serialize;
 
 use crate::mutant::{self, Mutant};
-use crate::object::custom::{self, Definition};
 use crate::object::Object;
+use crate::object::custom::{self, Definition};
 use crate::object::ours::Evidence;
 
 /// After this many restarts a container that ends again is broken: it began and ended three times. One or two early exits are common

@@ -94,7 +94,7 @@ impl One<'_> {
             found.faults.push(Fault { at: self.at(base, &field(step), true), message, hint });
             return;
         };
-        if NOT_FROM_GIT.contains(&kind.kind) {
+        if NOT_FROM_GIT.contains(&kind.kind) && kind.custom.is_none() {
             let at = self.at(base, &field("kind"), true);
             found.faults.push(fault(
                 at,

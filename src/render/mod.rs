@@ -21,8 +21,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::mutant::{self, Mutant};
-use crate::object::source::{Entry, Origin, Tree, may_be_manifest};
 use crate::object::custom::Kinds;
+use crate::object::source::{Entry, Origin, Tree, may_be_manifest};
 use crate::object::{Key, Kind};
 use check::Found;
 use document::{Fault, documents};
@@ -109,7 +109,8 @@ pub fn render(tree: &Tree, options: &Options) -> Result<Rendered, Vec<Problem>> 
 pub fn render_cached(tree: &Tree, options: &Options, cache: &mut Cache) -> Result<Rendered, Vec<Problem>> {
     let mut problems = names(tree);
     let kinds = definitions::kinds(tree, &options.kinds);
-    let defined: String = kinds.custom().iter().filter_map(|kind| kind.version_of()).map(|version| version.digest.as_str()).collect();
+    let defined: String =
+        kinds.custom().iter().filter_map(|kind| kind.version_of()).map(|version| version.digest.as_str()).collect();
     let mut used = BTreeMap::new();
     let mut objects: BTreeMap<Key, (Located, Vec<u8>)> = BTreeMap::new();
     for (path, entry) in &tree.entries {

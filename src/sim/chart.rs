@@ -94,8 +94,7 @@ impl Git {
     pub(super) fn head(&self) -> (String, Worth, Option<Rendered>) {
         let git = self.0.lock();
         let commit = git.author.head();
-        let rendered =
-            render::render(&commit.content.tree(&commit.id), &render::Options::default()).ok();
+        let rendered = render::render(&commit.content.tree(&commit.id), &render::Options::default()).ok();
         (commit.id.clone(), commit.worth, rendered)
     }
 

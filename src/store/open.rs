@@ -200,8 +200,8 @@ fn replay(loaded: Loaded) -> Result<Replayed, OpenError> {
         }
         for record in same {
             let named = || format!("record {} of revision {revision}", record.id.path);
-            let object =
-                Object::from_json(record.json.clone(), plural(&record.id)).map_err(|e| damaged(format!("{} cannot be read: {e}", named())))?;
+            let object = Object::from_json(record.json.clone(), plural(&record.id))
+                .map_err(|e| damaged(format!("{} cannot be read: {e}", named())))?;
             if writer::id(&object.key, object.revision) != record.id {
                 return Err(damaged(format!("{} holds {object:?} instead", named())));
             }

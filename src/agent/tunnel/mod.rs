@@ -9,9 +9,9 @@ mod dial;
 mod logs;
 mod query;
 mod session;
-mod usage;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -440,7 +440,7 @@ async fn the_stream_is_dialled_again_until_it_stands() {
     let stop = CancellationToken::new();
     let agent = tokio::spawn({
         let stop = stop.clone();
-        async move { super::run(move || access.clone(), "host-1", engine, lookup, stop).await }
+        async move { super::run(move || access.clone(), "host-1", engine, lookup, Vec::new(), stop).await }
     });
     let acceptor = acceptor(&authority);
     // A server that nobody here trusts, one that says no, one that goes away, and one that stays.

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use crate::agent::translate::{CONTAINER, POD_NAME, POD_NAMESPACE, POD_UID, SANDBOX_NAME};
+use crate::docker::container::Status;
 use crate::docker::{Engine, EngineError, Stats, Summary};
 
 /// How far two looks are apart at least. Shorter, and one tick of the kernel's clock would show.
@@ -78,13 +79,19 @@ impl Usage {
     async fn look(&self) -> Result<Look, EngineError> {
         let at = Instant::now();
         let busy = std::fs::read_to_string("/proc/stat").ok().and_then(|text| busy_ticks(&text));
-        let running = self.engine.list(&self.ours).await?.into_iter().filter(|summary| summary.status.is_alive());
+        let running = self
+            .engine
+            .list(&self.ours)
+            .await?
+            .into_iter()
+            .filter(|summary| matches!(summary.status, Status::Running | Status::Paused));
         let sample = |summary: Summary| async {
             // One that ended meanwhile uses nothing.
             let stats = self.engine.stats(&summary.id).await.ok()?;
             Some((summary.id.clone(), (summary, stats)))
         };
-        let containers = stream::iter(running).map(sample).buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await;
+        let containers =
+            stream::iter(running).map(sample).buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await;
         Ok(Look { at, busy, containers })
     }
 }
@@ -120,7 +127,8 @@ fn compare(first: &Look, second: &Look) -> Value {
 
 /// Ticks in which processors were not idle, from `/proc/stat`.
 fn busy_ticks(text: &str) -> Option<u64> {
-    let numbers: Vec<u64> = text.lines().find_map(|l| l.strip_prefix("cpu "))?.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+    let numbers: Vec<u64> =
+        text.lines().find_map(|l| l.strip_prefix("cpu "))?.split_whitespace().filter_map(|n| n.parse().ok()).collect();
     // user nice system idle iowait irq softirq steal; guests are counted in user already.
     let at = |place: usize| numbers.get(place).copied().unwrap_or(0);
     (numbers.len() >= 4).then(|| at(0) + at(1) + at(2) + at(5) + at(6) + at(7))

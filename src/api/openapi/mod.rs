@@ -23,6 +23,7 @@ use super::packed::{Packed, elsewhere};
 use super::path::Query;
 use crate::object::Kind;
 use crate::object::custom::Kinds;
+use crate::object::kind::MEASURED;
 
 const TITLE: &str = "Kubernetes";
 const VERSION: &str = discovery::GIT_VERSION;
@@ -115,13 +116,14 @@ impl Api {
     /// `/openapi/v2`
     pub(super) async fn openapi_v2(&self, kinds: Kinds, headers: &HeaderMap) -> Result<Response<Body>, Failure> {
         let accept: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
-        let first = accept.iter().flat_map(|v| v.split(',')).map(|option| option.split(';').next().unwrap_or("").trim()).find_map(|option| {
-            match option {
-                PROTOBUF_ASKED | PROTOBUF => Some(true),
-                "application/json" | "application/*" | "*/*" => Some(false),
-                _ => None,
-            }
-        });
+        let first =
+            accept.iter().flat_map(|v| v.split(',')).map(|option| option.split(';').next().unwrap_or("").trim()).find_map(
+                |option| match option {
+                    PROTOBUF_ASKED | PROTOBUF => Some(true),
+                    "application/json" | "application/*" | "*/*" => Some(false),
+                    _ => None,
+                },
+            );
         let protobuf = match first {
             None if !accept.is_empty() => return Err(Failure::not_acceptable(&format!("application/json, {PROTOBUF_ASKED}"))),
             first => first.unwrap_or(false),
@@ -133,7 +135,8 @@ impl Api {
     /// `/openapi/v3`: where the documents are. The hash lets clients keep what they have.
     pub(super) async fn openapi_v3(&self, kinds: Kinds) -> Result<Response<Body>, Failure> {
         let documents = self.make(move |documents| documents.index(&kinds)).await?;
-        let place = |path: &str, document: &Packed| json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={}", document.tag)});
+        let place =
+            |path: &str, document: &Packed| json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={}", document.tag)});
         let paths: Map<String, Value> = documents.iter().map(|(path, document)| (path.clone(), place(path, document))).collect();
         Ok(json_response(200, &json!({"paths": paths})))
     }
@@ -191,6 +194,15 @@ fn document(kinds: &Kinds, group: &str, version: &str, base: &str) -> Value {
         add_paths(&mut paths, kind, base, &name);
         names.push((name, kind));
     }
+    for kind in MEASURED.iter().filter(|k| k.group == group && k.version == version) {
+        let metadata = generator.subschema_for::<ObjectMeta>().to_value();
+        let name = format!("io.k8s.metrics.pkg.apis.metrics.{}.{}", kind.version, kind.kind);
+        add_paths(&mut paths, kind, base, &name);
+        for item in paths.values_mut().filter_map(Value::as_object_mut) {
+            item.retain(|verb, _| matches!(verb.as_str(), "get" | "parameters"));
+        }
+        defined.insert(name, custom_schema(kind, &measured(kind), metadata));
+    }
     let mut schemas = generator.take_definitions(true);
     for (name, kind) in names {
         if let Some(schema) = schemas.get_mut(&name) {
@@ -217,6 +229,31 @@ fn document(kinds: &Kinds, group: &str, version: &str, base: &str) -> Value {
 fn custom_name(kind: &Kind) -> String {
     let group: Vec<&str> = kind.group.split('.').rev().collect();
     format!("{}.{}.{}", group.join("."), kind.version, kind.kind)
+}
+
+/// What is measured looks like this.
+fn measured(kind: &Kind) -> Value {
+    let amounts = json!({
+        "type": "object", "description": "How much of each resource is used: cpu in processors, memory in bytes.",
+        "additionalProperties": {"type": "string"},
+    });
+    let mut schema = json!({
+        "type": "object", "description": format!("{}: what is used now, measured when it is asked for.", kind.kind),
+        "properties": {
+            "timestamp": {"type": "string", "format": "date-time", "description": "When it was measured."},
+            "window": {"type": "string", "description": "The time over which the use of processors was measured."},
+        },
+    });
+    if kind.namespaced {
+        let container = json!({"type": "object", "properties": {
+            "name": {"type": "string", "description": "The container's name in the pod."}, "usage": amounts,
+        }});
+        schema["properties"]["containers"] =
+            json!({"type": "array", "items": container, "description": "What each container of the pod uses."});
+    } else {
+        schema["properties"]["usage"] = amounts;
+    }
+    schema
 }
 
 /// What a definition says, and what every object has.

@@ -118,7 +118,8 @@ fn extensions(value: &Value) -> Vec<Writer> {
 }
 
 fn named_schemas(schemas: &Value) -> Writer {
-    entries(schemas).fold(Writer::default(), |out, (name, inner)| out.message(1, Writer::default().text(1, name).message(2, schema(inner))))
+    entries(schemas)
+        .fold(Writer::default(), |out, (name, inner)| out.message(1, Writer::default().text(1, name).message(2, schema(inner))))
 }
 
 fn schema(value: &Value) -> Writer {

@@ -133,7 +133,12 @@ async fn patches_of_defined_kinds() {
     let apply = "application/apply-patch+yaml";
     assert_eq!(patch(apply, "fieldManager=one", ports("kiel", 11)).await.code, 200);
     let both = patch(apply, "fieldManager=two", ports("oslo", 9)).await;
-    assert_eq!(both.value["spec"]["ports"], json!([{"name": "kiel", "depth": 11}, {"name": "oslo", "depth": 9}]), "{}", both.show());
+    assert_eq!(
+        both.value["spec"]["ports"],
+        json!([{"name": "kiel", "depth": 11}, {"name": "oslo", "depth": 9}]),
+        "{}",
+        both.show()
+    );
     let conflict = patch(apply, "fieldManager=two", ports("kiel", 12)).await;
     assert_eq!(conflict.code, 409);
     assert!(conflict.show().contains(".spec.ports[name=\"kiel\"].depth"), "{}", conflict.show());
@@ -157,7 +162,10 @@ async fn discovery_and_documents_follow_definitions() {
     let versions: Vec<_> = group["versions"].as_array().unwrap().iter().map(|v| v["version"].as_str().unwrap()).collect();
     assert_eq!(versions, ["v1", "v1beta1"]);
     let boats = &group["versions"][0]["resources"][0];
-    assert_eq!((&boats["singularResource"], &boats["shortNames"], &boats["categories"]), (&json!("boat"), &json!(["bt"]), &json!(["all"])));
+    assert_eq!(
+        (&boats["singularResource"], &boats["shortNames"], &boats["categories"]),
+        (&json!("boat"), &json!(["bt"]), &json!(["all"]))
+    );
     assert_eq!(boats["subresources"][1]["responseKind"], json!({"group": "autoscaling", "version": "v1", "kind": "Scale"}));
     let plain = w.must("GET /apis/sea.example/v1", Value::Null).await;
     let names: Vec<_> = plain["resources"].as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();

@@ -12,10 +12,12 @@ use crate::cli::app::{find, name, namespace};
 use crate::cli::connect::client;
 use crate::cli::{Context, Explain, Failure, get, validate};
 use crate::client::{self, Client};
+use crate::object::custom::{Definition, Kinds, definitions};
 use crate::object::ours::{Application, InventoryItem, Release, Rendering};
 use crate::object::{Key, Kind, Object, kind_of};
 use crate::plan::foresee::Before;
 use crate::plan::rollout::ended;
+use crate::render::Options;
 
 pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy: &str) -> Result<Made, Failure> {
     let client = client(cx).await.map_err(|failure| {
@@ -37,7 +39,8 @@ pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy:
     let owner = format!("{}/{}", namespace(&app), name(&app));
     let status = app.status.clone().unwrap_or_default();
     let from = Point { revision: "the cluster".to_owned(), commit: String::new(), subject: String::new() };
-    let to = read(cx, &repo, &path, &revision, &default)?;
+    let options = Options { namespace: default, kinds: defined(&client).await? };
+    let to = read(cx, &repo, &path, &revision, &options)?;
     let (wanted, digest) = match to.result {
         Ok(good) => good,
         Err(problems) => {
@@ -89,7 +92,7 @@ pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy:
     let live = keys.into_iter().filter_map(|k| Some((k.clone(), all.get(&k)?.clone()))).collect();
     let others: Vec<Application> = client.list("", "").await.doing("list the Applications")?;
     let claimed = |other: &str, object: &Key| {
-        let holds = |a: &Application| a.status.iter().flat_map(|s| &s.inventory).any(|i| key(i).as_ref() == Some(object));
+        let holds = |a: &Application| a.status.iter().flat_map(|s| &s.inventory).any(|i| i.key().as_ref() == Some(object));
         others.iter().any(|a| format!("{}/{}", namespace(a), name(a)) == other && holds(a))
     };
     let nodes: Vec<Node> = typed_of(&all);
@@ -117,6 +120,18 @@ pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy:
         notes,
         now: crate::clock::now(),
     })
+}
+
+/// The kinds that are defined in the cluster. Who may not read definitions has those of the repository.
+async fn defined(client: &Client) -> Result<Kinds, Failure> {
+    match get::list(client, definitions(), "", "").await {
+        Ok(items) => {
+            let read = items.iter().map(Definition::read).filter(|definition| definition.established);
+            Ok(read.fold(Kinds::default(), |kinds, definition| kinds.with(&definition)))
+        }
+        Err(client::Error::Status { code: 403, .. }) => Ok(Kinds::default()),
+        Err(error) => Err(error).doing("list the definitions of kinds"),
+    }
 }
 
 fn typed_of<K: k8s_openapi::Resource + serde::de::DeserializeOwned + Clone + Send + Sync + 'static>(

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
 
 use super::record::Content;
-use crate::object::ours::{Application, InventoryItem};
 use crate::object::custom::plural_of;
+use crate::object::ours::{Application, InventoryItem};
 use crate::object::{Key, Object, kind_of};
 use crate::plan::health::{self, Children, Health};
 use crate::plan::sync::Wanted;
@@ -58,7 +58,7 @@ pub(super) fn item(key: &Key, uid: &str, release: &str, created: i64) -> Invento
 
 /// What is there of everything that is wanted or managed.
 pub(super) fn live(view: &View, wanted: &[Wanted], inventory: &[InventoryItem]) -> BTreeMap<Key, Arc<Object>> {
-    let managed = inventory.iter().filter_map(key);
+    let managed = inventory.iter().filter_map(InventoryItem::key);
     let keys: BTreeSet<Key> = wanted.iter().map(|w| w.key.clone()).chain(managed).collect();
     keys.into_iter().filter_map(|key| Some((key.clone(), view.get(&key)?.clone()))).collect()
 }

@@ -16,12 +16,12 @@ use crate::control::keyed::Trouble;
 use crate::control::write;
 use crate::git::{Credentials, Request};
 use crate::mutant::{self, Mutant};
+use crate::object::custom::{Kinds, definitions};
 use crate::object::ours::{
     Application, ApplicationSpec, ApplicationStatus, Evidence, INVENTORY_FINALIZER, Phase, ProblemRecord, Purpose, ReleaseSpec,
     ReleaseStatus, SYNC_ANNOTATION, Sync, Verdict,
 };
 use crate::object::source::Origin;
-use crate::object::custom::{Kinds, definitions};
 use crate::object::{Key, Object};
 use crate::plan::health::State;
 use crate::plan::sync::Wanted;

@@ -13,7 +13,9 @@ use crate::control::Context;
 use crate::control::event::Severity;
 use crate::control::keyed::Trouble;
 use crate::mutant::{self, Mutant};
-use crate::object::ours::{Application, InventoryItem, Phase, ProblemRecord, Purpose, ReleaseSpec, ReleaseStatus, Rollout, Sync, Verdict};
+use crate::object::ours::{
+    Application, InventoryItem, Phase, ProblemRecord, Purpose, ReleaseSpec, ReleaseStatus, Rollout, Sync, Verdict,
+};
 use crate::object::{Key, kind_of};
 use crate::plan::health::State;
 use crate::plan::preflight::{self, Outcome};

@@ -14,12 +14,12 @@ use crate::control::Context;
 use crate::control::keyed::Trouble;
 use crate::control::write;
 use crate::object::admit::Refused;
+use crate::object::custom::plural_of;
 use crate::object::ours::{
     Application, ORIGIN_ANNOTATION, Release, ReleaseSpec, ReleaseStatus, RenderedObject, Rendering, Verdict,
 };
 use crate::object::source::Origin;
-use crate::object::custom::plural_of;
-use crate::object::{Draft, Key, Object, kind_of};
+use crate::object::{Draft, Key, Kind, Object, kind_of};
 use crate::plan::sync::Wanted;
 use crate::store::View;
 

@@ -18,8 +18,8 @@ use crate::control::keyed::Trouble;
 use crate::control::write;
 use crate::mutant::{self, Mutant};
 use crate::object::admit::{self, Stamp};
-use crate::object::ours::{Evidence, InventoryItem, Phase, Purpose, Quarantined, Rollout, Verdict};
 use crate::object::custom::{Kinds, definitions};
+use crate::object::ours::{Evidence, InventoryItem, Phase, Purpose, Quarantined, Rollout, Verdict};
 use crate::object::{Draft, Key};
 use crate::plan::health::{self, Health, State};
 use crate::plan::sync::{Action, Change, Name, Order, Prune, SyncPlan, Why, order};
@@ -352,14 +352,11 @@ impl ReleaseLoop {
             let refused = match change.action {
                 Action::Create => {
                     let stamp = Stamp { uid: cx.ids.uid(), now: pass.now };
-                    admit::create(rules, change.new.clone(), &stamp)
-                        .map(|draft| drafts.push((key, draft, None, change.action)))
+                    admit::create(rules, change.new.clone(), &stamp).map(|draft| drafts.push((key, draft, None, change.action)))
                 }
                 Action::Patch | Action::Adopt => {
                     let Some(live) = pass.view.get(&key).cloned() else { continue };
-                    if change.action == Action::Adopt
-                        && !pass.status.inventory.iter().any(|i| i.key().as_ref() == Some(&key))
-                    {
+                    if change.action == Action::Adopt && !pass.status.inventory.iter().any(|i| i.key().as_ref() == Some(&key)) {
                         taken.push(live.clone());
                     }
                     admit::update_as(rules, &live, change.new.clone(), None, pass.now).map(|draft| match draft {

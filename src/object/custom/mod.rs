@@ -176,7 +176,9 @@ impl PrinterColumn {
             ("date", time) => since(time, now).into(),
             (_, Value::String(text)) if found.len() == 1 => text.as_str().into(),
             (_, Value::Null) => Value::Null,
-            _ => found.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).collect::<Vec<_>>().join(" ").into(),
+            _ => {
+                found.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).collect::<Vec<_>>().join(" ").into()
+            }
         }
     }
 }
@@ -214,7 +216,15 @@ struct Content<'a> {
 impl Content<'_> {
     fn row(&self) -> Result<&'static Kind, Full> {
         let text = json!([
-            self.group, self.version, self.kind, self.plural, self.singular, self.short, self.categories, self.namespaced, self.entry,
+            self.group,
+            self.version,
+            self.kind,
+            self.plural,
+            self.singular,
+            self.short,
+            self.categories,
+            self.namespaced,
+            self.entry,
             self.stored.and_then(|s| s.version_of()).map(|v| &v.digest),
         ])
         .to_string();
@@ -309,7 +319,19 @@ pub fn stored_row(api_version: &str, kind: &str, plural: &str, namespaced: bool)
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let singular = kind.to_ascii_lowercase();
     let (short, categories) = (Vec::new(), Vec::new());
-    Content { group, version, kind, plural, singular: &singular, short, categories, namespaced, entry: &Value::Null, stored: None }.row()
+    Content {
+        group,
+        version,
+        kind,
+        plural,
+        singular: &singular,
+        short,
+        categories,
+        namespaced,
+        entry: &Value::Null,
+        stored: None,
+    }
+    .row()
 }
 
 /// The row for what a record of ours says of an object's kind. Without a `plural` only the program's own kinds are found.
@@ -347,7 +369,8 @@ impl Definition {
         let texts = |value: &Value| -> Vec<String> {
             value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
         };
-        let (group, kind, plural, singular) = (text(&spec["group"]), text(&names["kind"]), text(&names["plural"]), text(&names["singular"]));
+        let (group, kind, plural, singular) =
+            (text(&spec["group"]), text(&names["kind"]), text(&names["plural"]), text(&names["singular"]));
         let (short, categories) = (texts(&names["shortNames"]), texts(&names["categories"]));
         let condition = |name: &str| {
             let conditions = definition["status"]["conditions"].as_array();
@@ -463,7 +486,8 @@ pub fn warnings(definition: &Value) -> Vec<String> {
             ));
         }
         if version["selectableFields"].as_array().is_some_and(|fields| !fields.is_empty()) {
-            warnings.push(format!("spec.versions[{i}].selectableFields: accepted, but not served as field selectors by this server"));
+            warnings
+                .push(format!("spec.versions[{i}].selectableFields: accepted, but not served as field selectors by this server"));
         }
     }
     warnings

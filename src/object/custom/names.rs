@@ -64,7 +64,10 @@ pub fn conflict<'a>(definition: &Value, others: impl Iterator<Item = &'a Object>
         }
     }
     let asked = [("KindConflict", text("kind")), ("ListKindConflict", text("listKind"))];
-    asked.into_iter().find(|(_, word)| kinds.iter().any(|taken| taken == word)).map(|(reason, word)| (reason, format!("{word:?} is already in use")))
+    asked
+        .into_iter()
+        .find(|(_, word)| kinds.iter().any(|taken| taken == word))
+        .map(|(reason, word)| (reason, format!("{word:?} is already in use")))
 }
 
 /// The status that follows from a definition and the others: which names it has, whether its kind may be used, which versions are
@@ -92,7 +95,9 @@ pub fn status<'a>(definition: &Value, others: impl Iterator<Item = &'a Object>, 
         _ if full => condition("Established", false, "Full", &super::Full.to_string()),
         None => condition("Established", true, "InitialNamesAccepted", "the initial names have been accepted"),
         // Names that were good once are not taken away from the objects that have them.
-        Some(_) if was_established => condition("Established", true, "InitialNamesAccepted", "the initial names have been accepted"),
+        Some(_) if was_established => {
+            condition("Established", true, "InitialNamesAccepted", "the initial names have been accepted")
+        }
         Some(_) => condition("Established", false, "NotAccepted", "not all names are accepted"),
     };
     let names = match &refused {

@@ -18,11 +18,7 @@ pub(super) fn root(kind: &str, schema: &Value) -> Type {
 fn structure(schema: &Value, name: &str) -> Struct {
     let mut fields = std::collections::BTreeMap::new();
     for (field, schema) in schema["properties"].as_object().into_iter().flatten() {
-        let fact = facts::Fact {
-            list: list_kind(schema),
-            atomic: schema["x-kubernetes-map-type"] == "atomic",
-            ..facts::PLAIN
-        };
+        let fact = facts::Fact { list: list_kind(schema), atomic: schema["x-kubernetes-map-type"] == "atomic", ..facts::PLAIN };
         // What must be there is said in validation's words.
         let field_type = Field { of: of(schema), required: false, nullable: schema["nullable"] == true, fact };
         fields.insert(field.clone(), field_type);

@@ -91,7 +91,10 @@ impl Check {
             self.forbidden(format!("{at}.{name}"), &format!("{name} is not supported"));
         }
         if schema["uniqueItems"] == true {
-            self.forbidden(format!("{at}.uniqueItems"), "uniqueItems cannot be set to true since the runtime complexity becomes quadratic");
+            self.forbidden(
+                format!("{at}.uniqueItems"),
+                "uniqueItems cannot be set to true since the runtime complexity becomes quadratic",
+            );
         }
         if schema[preserve] == false {
             self.invalid(format!("{at}.{preserve}"), &false.into(), "must be true or undefined");
@@ -101,7 +104,8 @@ impl Check {
                 self.invalid(format!("{at}.type"), &schema["type"], "must be object if x-kubernetes-embedded-resource is true");
             }
             if schema["properties"].is_null() && schema[preserve] != true {
-                let detail = "must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields";
+                let detail =
+                    "must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields";
                 self.required(format!("{at}.properties"), detail);
             }
         }
@@ -163,7 +167,11 @@ impl Check {
                 for (i, key) in names.iter().enumerate() {
                     let property = &schema["items"]["properties"][*key];
                     if property.is_null() {
-                        self.invalid(format!("{}[{i}]", keys_at()), &(*key).into(), "entries must all be names of item properties");
+                        self.invalid(
+                            format!("{}[{i}]", keys_at()),
+                            &(*key).into(),
+                            "entries must all be names of item properties",
+                        );
                     }
                     if matches!(property["type"].as_str(), Some("object" | "array")) {
                         let detail = "must be a scalar type if parent array's x-kubernetes-list-type is map";
@@ -171,7 +179,8 @@ impl Check {
                     }
                     let required = schema["items"]["required"].as_array().is_some_and(|r| r.iter().any(|r| r == key));
                     if !property.is_null() && !required && property["default"].is_null() {
-                        let detail = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
+                        let detail =
+                            "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
                         self.required(format!("{at}.items.properties[{key}].default"), detail);
                     }
                 }
@@ -218,7 +227,8 @@ impl Check {
         for (name, inner) in part["properties"].as_object().into_iter().flatten() {
             let known = &outer["properties"][name];
             let at = format!("{at}.properties[{name}]");
-            if known.is_null() && outer["additionalProperties"].is_null() && outer["x-kubernetes-preserve-unknown-fields"] != true {
+            if known.is_null() && outer["additionalProperties"].is_null() && outer["x-kubernetes-preserve-unknown-fields"] != true
+            {
                 self.required(at.clone(), &format!("because it is defined in {at}"));
             }
             self.inside(inner, known, &at, known["x-kubernetes-int-or-string"] == true, depth);

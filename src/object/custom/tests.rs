@@ -176,9 +176,12 @@ fn schemas_that_are_not_structural() {
             s.properties[j].anyOf[0].properties[m]: Required value: because it is defined in s.properties[j].anyOf[0].properties[m]
         "#]],
     );
-    check(json!({"properties": {}}), expect![[r#"
+    check(
+        json!({"properties": {}}),
+        expect![[r#"
         s.type: Required value: must not be empty at the root
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -268,7 +271,10 @@ fn names_that_others_have() {
     let mine = definition(json!({"type": "object"}));
     let mut status = names::status(&mine, std::iter::empty(), false, now);
     let truth = |status: &Value, name: &str| {
-        status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == name).unwrap()["status"].as_str().unwrap().to_owned()
+        status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == name).unwrap()["status"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     };
     assert_eq!((truth(&status, "NamesAccepted"), truth(&status, "Established")), ("True".to_owned(), "True".to_owned()));
     assert_eq!(status["storedVersions"], json!(["v1"]));

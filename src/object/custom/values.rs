@@ -57,7 +57,13 @@ pub(in crate::object) fn validate(version: &Version, value: &Value) -> Vec<Cause
 }
 
 /// The same for a part at a path.
-pub(super) fn validate_part(schema: &Value, value: &Value, at: &str, patterns: &BTreeMap<String, Regex>, causes: &mut Vec<Cause>) {
+pub(super) fn validate_part(
+    schema: &Value,
+    value: &Value,
+    at: &str,
+    patterns: &BTreeMap<String, Regex>,
+    causes: &mut Vec<Cause>,
+) {
     Check { patterns, causes }.value(schema, value, at);
 }
 
@@ -218,7 +224,11 @@ impl Check<'_> {
             Some("map") => {
                 let keys = schema["x-kubernetes-list-map-keys"].as_array().cloned().unwrap_or_default();
                 Some(Box::new(move |item| {
-                    keys.iter().filter_map(Value::as_str).map(|key| (key.to_owned(), item[key].clone())).collect::<serde_json::Map<_, _>>().into()
+                    keys.iter()
+                        .filter_map(Value::as_str)
+                        .map(|key| (key.to_owned(), item[key].clone()))
+                        .collect::<serde_json::Map<_, _>>()
+                        .into()
                 }))
             }
             _ => None,
@@ -281,7 +291,9 @@ impl Check<'_> {
             Check { patterns: self.patterns, causes: &mut causes }.value(part, value, at);
             causes
         };
-        let parts = |name: &str| schema[name].as_array().filter(|parts| !parts.is_empty()).map(|p| p.iter().map(fits).collect::<Vec<_>>());
+        let parts = |name: &str| {
+            schema[name].as_array().filter(|parts| !parts.is_empty()).map(|p| p.iter().map(fits).collect::<Vec<_>>())
+        };
         let (any, one, all) = (parts("anyOf"), parts("oneOf"), parts("allOf"));
         let not = (!schema["not"].is_null()).then(|| fits(&schema["not"]));
         if let Some(any) = any
@@ -299,7 +311,11 @@ impl Check<'_> {
                     self.causes.extend(one.into_iter().min_by_key(Vec::len).unwrap_or_default());
                     self.wrong(at, value, "must validate one and only one schema (oneOf). Found none valid");
                 }
-                many => self.wrong(at, value, &format!("must validate one and only one schema (oneOf). Found {many} valid alternatives")),
+                many => self.wrong(
+                    at,
+                    value,
+                    &format!("must validate one and only one schema (oneOf). Found {many} valid alternatives"),
+                ),
             }
         }
         if let Some(all) = all
@@ -366,7 +382,8 @@ fn go_duration(text: &str) -> bool {
     }
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(rest.len());
-        let unit = ["ns", "us", "µs", "ms", "s", "m", "h"].into_iter().filter(|u| rest[digits..].starts_with(u)).max_by_key(|u| u.len());
+        let unit =
+            ["ns", "us", "µs", "ms", "s", "m", "h"].into_iter().filter(|u| rest[digits..].starts_with(u)).max_by_key(|u| u.len());
         match unit {
             Some(unit) if digits > 0 => rest = &rest[digits + unit.len()..],
             _ => return false,

@@ -47,14 +47,7 @@ pub(in crate::object) const PLAIN: Kind = Kind {
 
 /// What is measured when somebody asks, and stored nowhere.
 pub static MEASURED: &[Kind] = &[
-    Kind {
-        group: METRICS,
-        version: "v1beta1",
-        kind: "NodeMetrics",
-        plural: "nodes",
-        namespaced: false,
-        ..PLAIN
-    },
+    Kind { group: METRICS, version: "v1beta1", kind: "NodeMetrics", plural: "nodes", namespaced: false, ..PLAIN },
     Kind { group: METRICS, version: "v1beta1", kind: "PodMetrics", plural: "pods", ..PLAIN },
 ];
 

@@ -170,8 +170,10 @@ fn build() -> Schemas {
             let text = builder.add(Form::Text(Text::Plain));
             if let Form::Struct(s) = &mut builder.forms[root.place()] {
                 for name in ["apiVersion", "kind"] {
-                    s.fields.entry(name.to_owned()).or_insert(Field { of: text, required: false, nullable: false, fact: facts::PLAIN }).required =
-                        true;
+                    s.fields
+                        .entry(name.to_owned())
+                        .or_insert(Field { of: text, required: false, nullable: false, fact: facts::PLAIN })
+                        .required = true;
                 }
             }
             (*kind, root)
@@ -204,7 +206,7 @@ impl<'a> Builder<'a> {
             let form = match short {
                 "Quantity" => Form::Quantity,
                 "IntOrString" => Form::IntOrText,
-"Time" => Form::Text(Text::Time(Some(0))),
+                "Time" => Form::Text(Text::Time(Some(0))),
                 "MicroTime" => Form::Text(Text::Time(Some(6))),
                 "FieldsV1" | "RawExtension" | "JSON" => Form::Any,
                 _ => self.definitions.get(name).map_or(Form::Any, |definition| self.form(definition, short)),
@@ -264,9 +266,17 @@ impl<'a> Builder<'a> {
                     for (field, schema) in properties {
                         let of = self.convert(schema, "");
                         let fact = facts::of(name, field);
-                        fields.insert(field.clone(), Field { of, required: required.contains(&field.as_str()), nullable: false, fact });
+                        fields.insert(
+                            field.clone(),
+                            Field { of, required: required.contains(&field.as_str()), nullable: false, fact },
+                        );
                     }
-                    Form::Struct(Struct { name: name.to_owned(), fields, atomic: facts::ATOMIC_TYPES.contains(&name), open: false })
+                    Form::Struct(Struct {
+                        name: name.to_owned(),
+                        fields,
+                        atomic: facts::ATOMIC_TYPES.contains(&name),
+                        open: false,
+                    })
                 }
                 (None, values @ Value::Object(_)) => Form::Map(self.convert(values, "")),
                 _ => Form::Any,

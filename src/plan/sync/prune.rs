@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 
 use super::{Input, Kept, Name, Order, Prune, SyncPlan, Why, rank};
 use crate::mutant::{self, Mutant};
-use crate::object::ours::{OWNER_ANNOTATION, PRUNE_ANNOTATION, WAVE_ANNOTATION};
 use crate::object::Key;
+use crate::object::ours::{OWNER_ANNOTATION, PRUNE_ANNOTATION, WAVE_ANNOTATION};
 
 /// The share of an Application's objects, in percent, that one commit may prune without consent. A larger share is more often a wrong
 /// path or a lost directory than a wish.

@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::{Cause, names};
-use crate::object::{Kind, custom};
 use crate::object::selector::LabelSelector;
+use crate::object::{Kind, custom};
 pub use access::{cluster_role, cluster_role_binding, role, role_binding};
 use causes::{Causes, list, text, there};
 
