@@ -130,7 +130,7 @@ impl Api {
     }
 
     async fn ask_used(&self, node: &str) -> Result<Used, Failure> {
-        let request = Request::get("/usage").body(Body::empty()).map_err(|e| Failure::internal(e.to_string()))?;
+        let request = Request::get("http://agent/usage").body(Body::empty()).map_err(|e| Failure::internal(e.to_string()))?;
         let response = self.ask_agent(node, request).await?;
         let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
         let bytes = body.map_err(|e| Failure::unavailable(format!("read the answer of node {node:?}: {e}")))?.to_bytes();

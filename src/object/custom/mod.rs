@@ -16,9 +16,10 @@ pub(in crate::object) mod values;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use parking_lot::RwLock;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -184,14 +185,13 @@ impl PrinterColumn {
 }
 
 /// All rows that were made, and what they hold.
-#[derive(Default)]
 struct Known {
     rows: BTreeMap<String, &'static Kind>,
     slots: BTreeMap<(String, String), usize>,
     held: usize,
 }
 
-static KNOWN: RwLock<Option<Known>> = RwLock::new(None);
+static KNOWN: RwLock<Known> = RwLock::new(Known { rows: BTreeMap::new(), slots: BTreeMap::new(), held: 0 });
 
 /// Why there is no row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -229,13 +229,10 @@ impl Content<'_> {
         ])
         .to_string();
         let digest: String = Sha256::digest(text.as_bytes()).iter().map(|b| format!("{b:02X}")).collect();
-        let lookup = KNOWN.read().expect("nobody panics while holding it");
-        if let Some(row) = lookup.as_ref().and_then(|known| known.rows.get(&digest)) {
+        if let Some(row) = KNOWN.read().rows.get(&digest) {
             return Ok(row);
         }
-        drop(lookup);
-        let mut guard = KNOWN.write().expect("nobody panics while holding it");
-        let known = guard.get_or_insert_default();
+        let mut known = KNOWN.write();
         if let Some(row) = known.rows.get(&digest) {
             return Ok(row);
         }
@@ -300,7 +297,7 @@ impl Version {
             Some(columns) if !columns.is_empty() => columns.iter().filter_map(PrinterColumn::read).collect(),
             _ => PrinterColumn::read(&json!({
                 "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp",
-                "description": "CreationTimestamp is a timestamp representing the server time when this object was created.",
+                "description": "How long ago the object was created.",
             }))
             .into_iter()
             .collect(),
