@@ -15,8 +15,11 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use crate::api::audit;
+pub use crate::api::authn::account::ISSUER;
+pub use crate::api::authn::oidc;
 use crate::api::authority::{Authority, Pair, private_directory, write_private};
-use crate::api::{Api, Clock, auth, join, listen};
+use crate::api::{Api, Clock, Settings, auth, join, listen};
 pub use crate::control::Options as Loops;
 use crate::control::fetch::Fetcher;
 use crate::control::release::ReleaseLoop;
@@ -52,6 +55,12 @@ pub struct Options {
     pub in_memory: bool,
     /// What the loops may choose from.
     pub control: control::Options,
+    /// Who the tokens of service accounts say has made them; [`ISSUER`] when empty.
+    pub issuer: String,
+    /// The identity provider whose people may come.
+    pub oidc: Option<oidc::Options>,
+    /// Where requests are recorded.
+    pub audit: Option<audit::Options>,
 }
 
 impl Options {
@@ -66,6 +75,9 @@ impl Options {
             path: None,
             in_memory: false,
             control: control::Options::default(),
+            issuer: ISSUER.to_owned(),
+            oidc: None,
+            audit: None,
         }
     }
 }
@@ -81,6 +93,7 @@ pub struct Server {
     /// The API, for callers in the same process that need more than requests.
     pub api: Api,
     fingerprint: String,
+    audit: Option<audit::Log>,
     store: Store,
     serving: JoinHandle<()>,
     loops: JoinHandle<()>,
@@ -110,7 +123,7 @@ impl Server {
     /// # Errors
     /// The store failed. The server has stopped then, because it could promise nothing any more.
     pub async fn finished(self) -> anyhow::Result<()> {
-        let Server { store, serving, loops, stop, .. } = self;
+        let Server { store, serving, loops, stop, audit, .. } = self;
         let broken = tokio::select! {
             broken = store.until_broken() => Some(broken),
             () = stop.cancelled() => None,
@@ -118,6 +131,9 @@ impl Server {
         stop.cancel();
         serving.await.context("serve the API")?;
         loops.await.context("run the loops")?;
+        if let Some(audit) = audit {
+            audit.flush().await;
+        }
         // It waits for the disk, and a disk can be slow.
         tokio::task::spawn_blocking(move || store.close()).await.context("close the store")?;
         match broken {
@@ -147,11 +163,14 @@ pub async fn start(options: Options, stop: CancellationToken) -> anyhow::Result<
     // Nobody may be shown what is not on disk: not even the first namespaces.
     store.until_durable(store.revision()).await.context("write the first objects")?;
 
-    let api = Api::with_authority(store.clone(), now, Some(authority.clone()), stop.clone());
+    let settings = settings(&options)?;
+    let audit = settings.audit.clone();
+    let api = Api::with_settings(store.clone(), now, Some(authority.clone()), settings, stop.clone());
     let serving = tokio::spawn(listen::serve(api.clone(), listener, tls, stop.clone()));
     let mirrors = options.data_dir.join("mirrors");
     let mirrors = Mirrors::open(&mirrors).with_context(|| format!("open the mirrors in {}", mirrors.display()))?;
-    let mut loops = control::loops(&options.control);
+    let chosen = control::Options { certificate: Some(authority.pem().to_owned()), ..options.control.clone() };
+    let mut loops = control::loops(&chosen);
     loops.push(Box::new(ReleaseLoop::new(Box::new(Fetcher::new(mirrors)))));
     let loops = tokio::spawn(control::drive(loops, store.clone(), stop.clone().cancelled_owned()));
     tracing::info!(%address, "the server is ready");
@@ -161,11 +180,19 @@ pub async fn start(options: Options, stop: CancellationToken) -> anyhow::Result<
         fingerprint: authority.fingerprint(),
         kubeconfig,
         api,
+        audit,
         store,
         serving,
         loops,
         stop,
     })
+}
+
+fn settings(options: &Options) -> anyhow::Result<Settings> {
+    let oidc = options.oidc.clone().map(oidc::Provider::new).transpose().context("set up the identity provider")?;
+    let audit = options.audit.clone().map(audit::Log::open).transpose()?;
+    let issuer = if options.issuer.is_empty() { ISSUER.to_owned() } else { options.issuer.clone() };
+    Ok(Settings { issuer, oidc: oidc.map(Arc::new), audit })
 }
 
 /// Runs a server until `stop`, then stops in order.

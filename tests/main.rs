@@ -5,6 +5,7 @@ mod clients;
 mod foresight;
 mod hosts;
 mod kubectl;
+mod kubectl_access;
 mod kubectl_create;
 mod kubectl_custom;
 mod kubectl_top;

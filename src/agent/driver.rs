@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
+use http::Method;
 use jiff::SignedDuration;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -24,9 +25,10 @@ use super::heart::{
 use super::remember::Home;
 use super::tunnel::{Found, Lookup, Missing};
 use super::{probe, translate};
-use crate::client::{Client, Error, Event};
+use crate::client::{self, Client, Error, Event};
 use crate::clock;
 use crate::docker::{Engine, EngineError, Operation, Outcome, pause};
+use crate::plan::pod::volume::TOKEN;
 use crate::plan::pod::{State, spec};
 
 /// How many pulls at a time: Docker unpacks one layer after the other anyway, and more only compete for the line.
@@ -260,7 +262,23 @@ impl Hands {
                 client.delete::<Pod>(namespace, name, &options).await.map_err(failed)?;
                 Ok(Answer::Done)
             }
-            Call::GetConfig(ConfigRef { secret, namespace, name }) => {
+            Call::GetConfig(ConfigRef { namespace, name, token: Some(token), .. }) => {
+                let mut request = json!({"spec": {
+                    "expirationSeconds": token.wish.seconds,
+                    "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": token.pod, "uid": token.uid},
+                }});
+                if !token.wish.audience.is_empty() {
+                    request["spec"]["audiences"] = json!([token.wish.audience]);
+                }
+                let path = client::path::<ServiceAccount>(namespace, name, Some("token"));
+                let answer = client.call(Method::POST, &path, &request).await.map_err(failed)?;
+                let text = answer["status"]["token"].as_str().unwrap_or_default();
+                if text.is_empty() {
+                    return Err(ServerError::Refused("the server answered without a token".to_owned()));
+                }
+                Ok(Answer::Config(Arc::new([(TOKEN.to_owned(), ByteString(text.as_bytes().to_vec()))].into())))
+            }
+            Call::GetConfig(ConfigRef { secret, namespace, name, token: None }) => {
                 let values = if *secret {
                     let secret = client.get::<Secret>(namespace, name).await.map_err(failed)?.ok_or(ServerError::NotFound)?;
                     secret.data.unwrap_or_default()

@@ -51,6 +51,36 @@ pub struct Identity {
     pub bound: Vec<(Key, String)>,
     /// Who really asks, when it acts for this one.
     pub by: Option<Box<Identity>>,
+    /// The rights that something which lasts was opened with: with one of them it ends.
+    pub needs: Vec<Right>,
+}
+
+/// A right to objects, kept for later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Right {
+    verb: &'static str,
+    group: String,
+    resource: String,
+    subresource: String,
+    namespace: String,
+    name: String,
+}
+
+impl Right {
+    pub(super) fn of(verb: Verb, target: &Target) -> Right {
+        Right {
+            verb: verb.word(),
+            group: target.kind.group.to_owned(),
+            resource: target.kind.plural.to_owned(),
+            subresource: target.subresource.clone(),
+            namespace: target.namespace.clone(),
+            name: target.name.clone(),
+        }
+    }
+    pub(super) fn attributes(&self) -> Attributes<'_> {
+        let Right { verb, group, resource, subresource, namespace, name } = self;
+        Attributes { verb, what: What::Resource { group, resource, subresource, namespace, name, fields: "" } }
+    }
 }
 
 impl Identity {
@@ -224,6 +254,9 @@ impl Api {
         }
         if let Some(host) = identity.host() {
             node::check(host, target, old, new)?;
+        }
+        if new.key.kind.group == "certificates.k8s.io" {
+            self.check_signing(identity, target, old, new)?;
         }
         self.check_escalation(identity, old, new)
     }

@@ -3,6 +3,7 @@
 //! Made at the first start, kept in files that only the server's user may read. It signs the server's certificate (anew at each start and
 //! before it ends), the administrator's, and those of agents. What a certificate allows is decided in `auth`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -21,14 +22,15 @@ use rcgen::{
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest, Sha256};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate, X509CertificationRequest};
 
 use super::Clock;
 use super::auth::Identity;
+use super::authn::CREDENTIAL_ID;
+use super::authn::jwt::Signer;
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How long the authority lasts.
 const AUTHORITY_LASTS: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// How long a server's or an administrator's certificate lasts.
@@ -46,6 +48,37 @@ pub struct Authority {
     der: CertificateDer<'static>,
     pem: String,
     clock: Clock,
+    /// The key of service accounts' tokens.
+    pub(super) accounts: Signer,
+}
+
+/// What a certificate request asks for.
+#[derive(Clone, Debug)]
+pub(super) struct Requested {
+    /// The common name.
+    pub(super) name: String,
+    /// The organizations.
+    pub(super) groups: Vec<String>,
+    pem: String,
+}
+
+impl Requested {
+    /// Reads a request, PEM, that its own key has signed.
+    pub(super) fn read(pem: &str) -> anyhow::Result<Requested> {
+        use rustls_pki_types::pem::PemObject;
+        let der = CertificateSigningRequestDer::from_pem_slice(pem.as_bytes()).context("read the certificate request")?;
+        CertificateSigningRequestParams::from_der(&der).context("read the certificate request")?;
+        let (_, request) = X509CertificationRequest::from_der(&der).context("read the certificate request")?;
+        request.verify_signature().context("check that the request is signed by its own key")?;
+        let subject = &request.certification_request_info.subject;
+        let name = subject.iter_common_name().next().map(|n| n.as_str().map(str::to_owned)).transpose();
+        let groups = subject.iter_organization().map(|o| o.as_str().map(str::to_owned)).collect::<Result<_, _>>();
+        Ok(Requested {
+            name: name.context("read the common name")?.unwrap_or_default(),
+            groups: groups.context("read the organizations")?,
+            pem: pem.to_owned(),
+        })
+    }
 }
 
 /// A certificate and its key, PEM.
@@ -80,20 +113,20 @@ impl Authority {
         let read = |path: &Path| fs::read_to_string(path).with_context(|| format!("read {}", path.display()));
         let (pem, key) = (read(&certificate)?, read(&key)?);
         let key = KeyPair::from_pem(&key).context("read the key of the certificate authority")?;
-        Authority::new(pem, key, clock)
+        Authority::new(pem, key, Signer::open(&directory.join("sa.key"))?, clock)
     }
 
     /// An authority that is only in memory, for tests.
     pub fn in_memory(clock: Clock) -> anyhow::Result<Authority> {
         let made = make(clock())?;
-        Authority::new(made.certificate, KeyPair::from_pem(&made.key)?, clock)
+        Authority::new(made.certificate, KeyPair::from_pem(&made.key)?, Signer::in_memory()?, clock)
     }
 
-    fn new(pem: String, key: KeyPair, clock: Clock) -> anyhow::Result<Authority> {
+    fn new(pem: String, key: KeyPair, accounts: Signer, clock: Clock) -> anyhow::Result<Authority> {
         use rustls_pki_types::pem::PemObject;
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).context("read the certificate of the authority")?;
         let issuer = Issuer::from_ca_cert_der(&der, key).context("read the certificate of the authority")?;
-        Ok(Authority { issuer, der, pem, clock })
+        Ok(Authority { issuer, der, pem, clock, accounts })
     }
 
     /// Its certificate, PEM.
@@ -160,8 +193,18 @@ impl Authority {
     /// # Errors
     /// The request is not well-formed, or not signed by its own key.
     pub fn sign(&self, request: &str, name: &str, groups: &[&str]) -> anyhow::Result<(String, String)> {
+        self.sign_for(request, name, groups, NODE_LASTS)
+    }
+
+    /// Signs a request as it asks to be: name and groups are its own. Whether it may have them was decided before.
+    pub(super) fn sign_as_asked(&self, request: &Requested, lasts: Duration) -> anyhow::Result<(String, String)> {
+        let groups: Vec<&str> = request.groups.iter().map(String::as_str).collect();
+        self.sign_for(&request.pem, &request.name, &groups, lasts)
+    }
+
+    fn sign_for(&self, request: &str, name: &str, groups: &[&str], lasts: Duration) -> anyhow::Result<(String, String)> {
         let mut request = CertificateSigningRequestParams::from_pem(request).context("read the certificate request")?;
-        let mut params = self.params(name, groups, NODE_LASTS)?;
+        let mut params = self.params(name, groups, lasts)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         request.params = params;
         let certificate = request.signed_by(&self.issuer).context("sign the certificate")?;
@@ -259,7 +302,9 @@ pub(super) fn identify(der: &[u8]) -> Option<Identity> {
     let groups: Vec<String> = subject.iter_organization().filter_map(|o| o.as_str().ok().map(str::to_owned)).collect();
     let expires = Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()?;
     let key = hex(&Sha256::digest(certificate.public_key().raw));
-    (!name.is_empty()).then(|| Identity { name, groups, expires: Some(expires), key: Some(key), ..Identity::default() })
+    let id = format!("X509SHA256={}", hex(&Sha256::digest(der)));
+    let extra = BTreeMap::from([(CREDENTIAL_ID.to_owned(), vec![id])]);
+    (!name.is_empty()).then(|| Identity { name, groups, extra, expires: Some(expires), key: Some(key), ..Identity::default() })
 }
 
 fn make(now: Timestamp) -> anyhow::Result<Pair> {
@@ -288,7 +333,7 @@ fn valid(params: &mut CertificateParams, now: Timestamp, lasts: Duration) {
     let seconds = Duration::from_secs(now.as_second().max(0).unsigned_abs());
     let now = rcgen::date_time_ymd(1970, 1, 1) + seconds;
     params.not_before = now - SKEW;
-    params.not_after = now + lasts.max(DAY);
+    params.not_after = now + lasts;
 }
 
 fn serial() -> SerialNumber {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::failure::{Failure, json_response};
 use super::packed::tagged;
+use super::review::{REVIEWS, Review, VERSION};
 use crate::object::Kind;
 use crate::object::custom::{Kinds, names};
 use crate::object::kind::{MEASURED, METRICS};
@@ -40,7 +41,8 @@ fn subresource(kind: &Kind, name: &str) -> (&'static str, &'static str, String, 
     }
 }
 
-/// Groups with their versions: those of the program in its order, then the defined ones by name, each with the version to prefer first.
+/// Groups with their versions: those of the program in its order, then the defined ones by name, each with the version to prefer first;
+/// those of reviews last.
 pub(super) fn groups(kinds: &Kinds) -> Vec<(&'static str, &'static str)> {
     let mut found = Vec::new();
     let mut defined: Vec<_> = kinds.custom().iter().map(|kind| (kind.group, kind.version)).collect();
@@ -51,7 +53,16 @@ pub(super) fn groups(kinds: &Kinds) -> Vec<(&'static str, &'static str)> {
             found.push(place);
         }
     }
+    for review in REVIEWS {
+        if !found.contains(&(review.group, VERSION)) {
+            found.push((review.group, VERSION));
+        }
+    }
     found
+}
+
+fn reviews_of<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'static Review> + 'a {
+    REVIEWS.iter().filter(move |r| r.group == group && version == VERSION)
 }
 
 fn kinds_of<'a>(kinds: &'a Kinds, group: &'a str, version: &'a str) -> impl Iterator<Item = &'static Kind> + 'a {
@@ -157,6 +168,12 @@ pub(super) fn resources(kinds: &Kinds, group: &str, version: &str) -> Result<Res
             resources.push(resource);
         }
     }
+    resources.extend(reviews_of(group, version).map(|review| {
+        json!({
+            "name": review.plural, "singularName": review.kind.to_lowercase(), "namespaced": review.namespaced,
+            "kind": review.kind, "verbs": ["create"],
+        })
+    }));
     if resources.is_empty() {
         return Err(Failure::no_route());
     }
@@ -173,7 +190,8 @@ fn aggregated(kinds: &Kinds, form: &str, core: bool) -> Value {
         .into_iter()
         .map(|group| {
             let version = |version| {
-                let resources: Vec<Value> = kinds_of(kinds, group, version).map(aggregated_resource).collect();
+                let reviews = reviews_of(group, version).map(aggregated_review);
+                let resources: Vec<Value> = kinds_of(kinds, group, version).map(aggregated_resource).chain(reviews).collect();
                 json!({"version": version, "freshness": "Current", "resources": resources})
             };
             let versions: Vec<Value> = versions(kinds, group).map(version).collect();
@@ -181,6 +199,14 @@ fn aggregated(kinds: &Kinds, form: &str, core: bool) -> Value {
         })
         .collect();
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{form}"), "metadata": {}, "items": items})
+}
+
+fn aggregated_review(review: &Review) -> Value {
+    json!({
+        "resource": review.plural, "responseKind": {"group": review.group, "version": VERSION, "kind": review.kind},
+        "scope": if review.namespaced { "Namespaced" } else { "Cluster" }, "singularResource": review.kind.to_lowercase(),
+        "verbs": ["create"],
+    })
 }
 
 fn aggregated_resource(kind: &'static Kind) -> Value {

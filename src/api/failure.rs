@@ -52,6 +52,12 @@ impl Failure {
     pub fn forbidden_path(user: &str, verb: &str, path: &str) -> Self {
         Failure::new(403, "Forbidden", format!("forbidden: User {user:?} cannot {verb} path {path:?}"))
     }
+    /// 403 about something that is no object, in words that are complete.
+    pub fn forbidden_words(message: &str) -> Self {
+        let mut failure = Failure::new(403, "Forbidden", message);
+        failure.details = json!({});
+        failure
+    }
     /// 403: the namespace is going away and takes nothing new.
     pub fn terminating(kind: &Kind, name: &str, namespace: &str) -> Self {
         let why = format!("unable to create new content in namespace {namespace} because it is being terminated");

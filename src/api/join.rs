@@ -3,20 +3,23 @@
 //! For each node a Secret remembers the keys that its certificates may have. So two hosts cannot be one node: when a name was given anew,
 //! the certificate of whoever had it before is worth nothing.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, Response, header};
+use http::{HeaderMap, Response, header, request};
 use http_body_util::{BodyExt, Limited};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use serde_json::{Value, json};
 
 use super::auth::{Identity, NODE_PREFIX, NODES};
+use super::authn::Peer;
 use super::failure::{Failure, json_response};
 use super::{Api, new_uid};
 use crate::object::admit::{self, Stamp, names};
-use crate::object::{Key, kind_of};
+use crate::object::{Key, Object, kind_of};
 use crate::store::Txn;
 
 /// Where tokens and the keys of nodes are kept.
@@ -62,12 +65,13 @@ impl Api {
     pub(super) async fn join(
         &self,
         identity: Option<Identity>,
-        headers: &HeaderMap,
+        parts: &request::Parts,
         body: Body,
     ) -> Result<Response<Body>, Failure> {
         let authority = self.authority().ok_or_else(|| Failure::unavailable("this server signs no certificates"))?;
         let renewing = identity.filter(|i| i.host().is_some());
-        if renewing.is_none() && !self.token_holds(headers) {
+        if renewing.is_none() && !self.token_holds(&parts.headers) {
+            self.inner.memory.failed(parts.extensions.get::<Peer>().map(|peer| peer.0), self.now());
             return Err(Failure::unauthorized());
         }
         let read = tokio::time::timeout(std::time::Duration::from_secs(10), Limited::new(body, REQUEST_MAX).collect());
@@ -109,37 +113,69 @@ impl Api {
             // Between the look and the write nobody may have become this node.
             txn.expect(Key::new(nodes, "", node), there.map(|o| o.revision));
             // What it showed stays good, in case the answer is lost.
-            let previous = renewing.as_ref().and_then(|i| i.key.clone()).filter(|k| *k != key);
-            let mut data = json!({"key": STANDARD.encode(&key)});
-            if let Some(previous) = previous {
-                data["previous"] = STANDARD.encode(previous).into();
-            }
-            let now = self.now();
-            match known {
-                Some(old) => {
-                    let mut value = old.value();
-                    value["data"] = data;
-                    match admit::update(old, value, None, now).map_err(|r| Failure::invalid(&r))? {
-                        Some(draft) => txn.update(draft, old.revision),
-                        None => &mut txn,
-                    };
-                }
-                None => {
-                    let secret = identity_key(node);
-                    let value = json!({
-                        "apiVersion": "v1", "kind": "Secret", "type": "portolan.dev/node-identity", "data": data,
-                        "metadata": {"name": &*secret.name, "namespace": NAMESPACE},
-                    });
-                    let stamp = Stamp { uid: new_uid(), now };
-                    txn.create(admit::create(secret.kind, value, &stamp).map_err(|r| Failure::invalid(&r))?);
-                }
-            }
+            let previous = renewing.as_ref().and_then(|i| i.key.clone());
+            self.write_key(&mut txn, known, node, &key, previous)?;
             if let Ok(committed) = self.commit(kind_of::<core::Secret>(), txn).await? {
                 tracing::info!(node, revision = committed.revision, renewed = renewing.is_some(), "signed a certificate");
                 return Ok(json_response(200, &json!({"certificate": certificate})));
             }
         }
         Err(Failure::modified(nodes, node))
+    }
+
+    /// Writes down which key a node's certificates have from now on, and which one before stays good.
+    fn write_key(
+        &self,
+        txn: &mut Txn,
+        known: Option<&Arc<Object>>,
+        node: &str,
+        key: &str,
+        previous: Option<String>,
+    ) -> Result<(), Failure> {
+        let mut data = json!({"key": STANDARD.encode(key)});
+        if let Some(previous) = previous.filter(|previous| previous != key) {
+            data["previous"] = STANDARD.encode(previous).into();
+        }
+        let now = self.now();
+        match known {
+            Some(old) => {
+                let mut value = old.value();
+                value["data"] = data;
+                if let Some(draft) = admit::update(old, value, None, now).map_err(|r| Failure::invalid(&r))? {
+                    txn.update(draft, old.revision);
+                }
+            }
+            None => {
+                let secret = identity_key(node);
+                let value = json!({
+                    "apiVersion": "v1", "kind": "Secret", "type": "portolan.dev/node-identity", "data": data,
+                    "metadata": {"name": &*secret.name, "namespace": NAMESPACE},
+                });
+                let stamp = Stamp { uid: new_uid(), now };
+                txn.create(admit::create(secret.kind, value, &stamp).map_err(|r| Failure::invalid(&r))?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a node has joined under this name, or is there.
+    pub(super) fn node_is_taken(&self, node: &str) -> bool {
+        let view = self.store().view();
+        view.get(&identity_key(node)).is_some() || view.get(&Key::of::<core::Node>("", node)).is_some()
+    }
+
+    /// Takes on the key of a certificate that was signed for an agent on request. The one before stays good.
+    pub(super) async fn adopt_key(&self, node: &str, key: &str) -> Result<(), Failure> {
+        for _ in 0..5 {
+            let known = self.store().get(&identity_key(node));
+            let before = known.as_ref().and_then(|o| o.typed::<core::Secret>().ok()).and_then(|s| keys_of(&s).first().cloned());
+            let mut txn = Txn::new();
+            self.write_key(&mut txn, known.as_ref(), node, key, before)?;
+            if txn.is_empty() || self.commit(kind_of::<core::Secret>(), txn).await?.is_ok() {
+                return Ok(());
+            }
+        }
+        Err(Failure::modified(kind_of::<core::Node>(), node))
     }
 
     /// Whether the request carries a token that is valid now. An unknown id and a wrong secret are told apart by nothing.

@@ -3,6 +3,7 @@
 //! Handshakes have a number and a deadline, headers a size and a deadline, connections a number. Who has no certificate gets less time.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Api;
+use super::authn::Peer;
 use super::authority::identify;
 
 /// Handshakes at once. One costs a few kilobytes and under a millisecond; beyond this the newest are dropped.
@@ -49,8 +51,8 @@ pub async fn serve(api: Api, listener: TcpListener, tls: Arc<rustls::ServerConfi
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors, most likely. The loop must not end, nor spin.
                 tracing::warn!("accept a connection: {error}");
@@ -61,7 +63,7 @@ pub async fn serve(api: Api, listener: TcpListener, tls: Arc<rustls::ServerConfi
         let (Ok(place), Ok(seat)) = (handshakes.clone().try_acquire_owned(), connections.clone().try_acquire_owned()) else {
             continue;
         };
-        tasks.spawn(connection(api.clone(), acceptor.clone(), stream, place, seat, stop.clone()));
+        tasks.spawn(connection(api.clone(), acceptor.clone(), (stream, peer), place, seat, stop.clone()));
     }
     drop(listener);
     tasks.close();
@@ -73,7 +75,7 @@ pub async fn serve(api: Api, listener: TcpListener, tls: Arc<rustls::ServerConfi
 async fn connection(
     api: Api,
     acceptor: TlsAcceptor,
-    stream: TcpStream,
+    (stream, peer): (TcpStream, SocketAddr),
     handshake: OwnedSemaphorePermit,
     seat: OwnedSemaphorePermit,
     stop: CancellationToken,
@@ -94,6 +96,7 @@ async fn connection(
         let (api, identity) = (api.clone(), identity.clone());
         async move {
             let mut request = request.map(Body::new);
+            request.extensions_mut().insert(Peer(peer.ip().to_canonical()));
             if let Some(identity) = identity {
                 request.extensions_mut().insert(identity);
             }

@@ -4,7 +4,8 @@
 //! (whoever starts the API hands one in).
 //!
 //! ```text
-//! tls -> auth -> path -> read | watch | write | subresource | streams | join | discovery | openapi -> failure
+//! tls -> authn -> impersonate -> auth -> path -> read | watch | write | subresource | review | signing | streams | join | discovery
+//!     | openapi -> failure -> audit
 //! ```
 
 use std::panic::AssertUnwindSafe;
@@ -22,8 +23,9 @@ use crate::object::Kind;
 use crate::object::custom::{self, Kinds};
 use crate::object::kind::{MEASURED, METRICS};
 use crate::store::Store;
-use auth::Verb;
+use audit::Trail;
 use auth::rbac::Rbac;
+use auth::{Right, Verb};
 use authority::Authority;
 use body::read;
 use failure::{Failure, bytes_response};
@@ -31,11 +33,14 @@ use path::{Query, Route, Target};
 use tunnel::Tunnels;
 use write::Ask;
 
+pub mod audit;
 pub mod auth;
+pub mod authn;
 pub mod authority;
 mod body;
 mod discovery;
 mod failure;
+mod impersonate;
 pub mod join;
 pub mod listen;
 mod openapi;
@@ -44,6 +49,8 @@ mod path;
 mod protobuf;
 mod read;
 mod remainder;
+mod review;
+mod signing;
 mod streams;
 mod subresource;
 mod table;
@@ -82,7 +89,26 @@ struct Inner {
     tunnels: Tunnels,
     rbac: Rbac,
     documents: openapi::Documents,
+    memory: authn::Memory,
+    settings: Settings,
     stopping: CancellationToken,
+}
+
+/// What an operator may choose.
+#[derive(Clone)]
+pub struct Settings {
+    /// Who the tokens of service accounts say has made them; also the audience that this API is.
+    pub issuer: String,
+    /// The identity provider whose people may come.
+    pub oidc: Option<Arc<authn::oidc::Provider>>,
+    /// Where requests are recorded.
+    pub audit: Option<audit::Log>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { issuer: authn::account::ISSUER.to_owned(), oidc: None, audit: None }
+    }
 }
 
 impl Api {
@@ -93,9 +119,22 @@ impl Api {
 
     /// The same with an authority, so that hosts can join. Streams and watches end with `stopping`.
     pub fn with_authority(store: Store, clock: Clock, authority: Option<Arc<Authority>>, stopping: CancellationToken) -> Self {
+        Api::with_settings(store, clock, authority, Settings::default(), stopping)
+    }
+
+    /// The same with everything that an operator may choose.
+    pub fn with_settings(
+        store: Store,
+        clock: Clock,
+        authority: Option<Arc<Authority>>,
+        settings: Settings,
+        stopping: CancellationToken,
+    ) -> Self {
         let (people, nodes) = (Semaphore::new(AT_ONCE), Semaphore::new(AT_ONCE_NODES));
-        let (tunnels, rbac, documents) = (Tunnels::default(), Rbac::default(), openapi::Documents::default());
-        Api { inner: Arc::new(Inner { store, clock, people, nodes, authority, tunnels, rbac, documents, stopping }) }
+        let (tunnels, rbac, memory) = (Tunnels::default(), Rbac::default(), authn::Memory::default());
+        let documents = openapi::Documents::default();
+        let inner = Inner { store, clock, people, nodes, authority, tunnels, rbac, documents, memory, settings, stopping };
+        Api { inner: Arc::new(inner) }
     }
 
     fn authority(&self) -> Option<&Authority> {
@@ -119,17 +158,23 @@ impl Api {
     /// certificate of the authority are served.
     pub async fn handle(&self, request: Request<Body>) -> Response<Body> {
         let packs = request.method() == Method::GET && packed::wanted(request.headers());
+        let entry = self.audit(&request);
+        let trail = entry.as_ref().map_or_else(audit::nowhere, |entry| entry.trail.clone());
         let (request, unread) = remainder::keep(request);
         // A mistake in this program costs one answer, not the connection with everybody else's requests on it.
-        let outcome = AssertUnwindSafe(self.route(request)).catch_unwind().await;
+        let outcome = AssertUnwindSafe(self.route(request, &trail)).catch_unwind().await;
         if !matches!(outcome, Ok(Ok(_))) {
             unread.discard().await;
         }
-        match outcome {
+        let response = match outcome {
             Ok(Ok(response)) if packs => packed::pack(response),
             Ok(Ok(response)) => response,
             Ok(Err(failure)) => failure.response(),
             Err(_) => Failure::internal("the request could not be answered; the server's log says why").response(),
+        };
+        match entry {
+            Some(entry) => entry.answered(self, response).await,
+            None => response,
         }
     }
 
@@ -145,18 +190,7 @@ impl Api {
         })
     }
 
-    /// Whether a credential that was good when its connection was opened still is.
-    fn still_valid(&self, identity: &Identity) -> bool {
-        let in_time = identity.expires.is_none_or(|end| self.now() < end);
-        // A node's name can be given anew; then the old key is worth nothing.
-        let stands = match (identity.host(), &identity.key) {
-            (Some(host), Some(key)) => self.key_stands(host, key),
-            _ => true,
-        };
-        in_time && stands
-    }
-
-    async fn route(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
+    async fn route(&self, request: Request<Body>, trail: &Trail) -> Result<Response<Body>, Failure> {
         let (parts, body) = request.into_parts();
         let find = |group: &str, version: &str, plural: &str| {
             let measured = || MEASURED.iter().find(|k| (k.group, k.version, k.plural) == (group, version, plural));
@@ -172,26 +206,25 @@ impl Api {
             }
             _ => {}
         }
-        let identity = parts.extensions.get::<Identity>().cloned().filter(|i| self.still_valid(i));
+        let identity = self.authenticate(&parts).await?;
         if matches!(route, Ok(Route::Join)) {
             return match parts.method {
-                Method::POST => self.join(identity, &parts.headers, body).await,
+                Method::POST => self.join(identity, &parts, body).await,
                 _ => Err(Failure::method_not_allowed()),
             };
         }
         let identity = identity.ok_or_else(Failure::unauthorized)?.authenticated();
-        // Acting for somebody else is a right that nobody has yet; to ignore the wish would be to act with too many rights.
-        if parts.headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
-            return Err(Failure::forbidden_path(&identity.name, "impersonate", parts.uri.path()));
-        }
+        trail.identity(&identity);
+        let identity = self.impersonate(identity, &parts.headers)?;
+        trail.identity(&identity);
         let query = Query::parse(parts.uri.query().unwrap_or(""))?;
         let only_get = |response: Response<Body>| match parts.method {
             Method::GET | Method::HEAD => Ok(response),
             _ => Err(Failure::method_not_allowed()),
         };
         let route = route?;
-        if !matches!(route, Route::Objects(_) | Route::Tunnel(_)) {
-            self.authorize_path(&identity, &parts.method.as_str().to_ascii_lowercase(), parts.uri.path())?;
+        if !matches!(route, Route::Objects(_) | Route::Tunnel(_) | Route::Review(..)) {
+            trail.allowed(&self.authorize_path(&identity, &parts.method.as_str().to_ascii_lowercase(), parts.uri.path())?);
         }
         match route {
             Route::CoreVersions => only_get(discovery::root(&parts.headers, &self.kinds(), true)),
@@ -203,9 +236,21 @@ impl Api {
             Route::OpenApiDocument(path) => {
                 only_get(self.openapi_v3_document(self.kinds(), &path, &query, &parts.headers).await?)
             }
+            Route::Keys => only_get(self.key_set()?),
+            Route::OpenIdConfiguration => only_get(self.openid_configuration()?),
+            Route::Review(review, namespace) => {
+                self.authorize_review(&identity, review, &namespace)?;
+                match parts.method {
+                    Method::POST => {
+                        let _place = self.inner.people.try_acquire().map_err(|_| Failure::too_many())?;
+                        self.review(&identity, review, &namespace, &parts.headers, &read(body).await?).await
+                    }
+                    _ => Err(Failure::method_not_allowed()),
+                }
+            }
             Route::Tunnel(node) => self.open_tunnel(&identity, &node, Request::from_parts(parts, body)),
             Route::Objects(target) => {
-                let mut response = self.objects(&identity, &target, &query, parts, body).await?;
+                let mut response = self.objects(&identity, &target, &query, parts, body, trail).await?;
                 // Whoever uses what will go one day is told.
                 let warning = target.kind.version_of().and_then(|version| version.warning.clone());
                 write::warn(&mut response, warning.as_slice());
@@ -222,6 +267,7 @@ impl Api {
         query: &Query,
         parts: request::Parts,
         body: Body,
+        trail: &Trail,
     ) -> Result<Response<Body>, Failure> {
         let verb = match (&parts.method, target.name.is_empty()) {
             (&Method::GET | &Method::HEAD, _) if query.flag("watch") && target.subresource.is_empty() => Verb::Watch,
@@ -235,7 +281,10 @@ impl Api {
             (&Method::DELETE, true) if target.kind.namespaced != target.namespace.is_empty() => Verb::DeleteCollection,
             _ => return Err(Failure::method_not_allowed()),
         };
-        self.authorize(identity, verb, target, query)?;
+        let lasts = verb == Verb::Watch || matches!(target.subresource.as_str(), "log" | "exec" | "attach" | "portforward");
+        trail.target(target, verb.word(), lasts);
+        let why = self.authorize(identity, verb, target, query)?;
+        trail.allowed(&why);
         // A WebSocket begins with a GET. To act in a container takes the right to create, whichever way it is asked for.
         if verb == Verb::Get && matches!(target.subresource.as_str(), "exec" | "attach" | "portforward") {
             self.authorize(identity, Verb::Create, target, query)?;
@@ -246,6 +295,9 @@ impl Api {
         if verb == Verb::Watch {
             return self.watch(identity, target, query, &parts.headers).await;
         }
+        // What lasts ends with the right that it was opened with.
+        let held = lasts.then(|| Identity { needs: vec![Right::of(verb, target)], ..identity.clone() });
+        let identity = held.as_ref().unwrap_or(identity);
         match target.subresource.as_str() {
             "log" if verb == Verb::Get => return self.log(identity, target, query).await,
             "exec" | "attach" if matches!(verb, Verb::Get | Verb::Create) => {
@@ -273,6 +325,8 @@ impl Api {
                     (Verb::DeleteCollection, "") => self.delete_collection(&ask, &bytes).await,
                     (_, "scale") => self.scale(&ask, verb, &bytes).await,
                     (Verb::Create, "binding") => self.bind(&ask, &bytes).await,
+                    (Verb::Create, "token") => self.account_token(&ask, &why, &bytes).await,
+                    (Verb::Update | Verb::Patch, "approval") => self.approval(&ask, verb, &bytes).await,
                     (Verb::Create, "eviction") => self.evict(&ask, &bytes).await,
                     (Verb::Update, "finalize") => self.finalize(&ask, &bytes).await,
                     _ => Err(Failure::method_not_allowed()),
@@ -280,6 +334,16 @@ impl Api {
             }
         }
     }
+}
+
+/// A time as Kubernetes writes it: whole seconds.
+fn stamp(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// A time with microseconds.
+fn stamp_micro(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
 }
 
 /// A new uid: a version 4 UUID from the operating system's random numbers.

@@ -4,6 +4,7 @@
 //! kind's objects (CVE-2022-3162).
 
 use super::failure::Failure;
+use super::review::Review;
 use crate::object::Kind;
 
 /// Finds the row for a group, a version and a plural.
@@ -36,6 +37,12 @@ pub(super) enum Route {
     OpenApi3,
     /// `/openapi/v3/apis/apps/v1`: the part after `/openapi/v3/`.
     OpenApiDocument(String),
+    /// `/openid/v1/jwks`: the keys of our tokens.
+    Keys,
+    /// `/.well-known/openid-configuration`
+    OpenIdConfiguration,
+    /// A question about rights or identities, and the namespace that it is asked in.
+    Review(&'static Review, String),
     /// `/apis/portolan.dev/v1alpha1/join`
     Join,
     /// `/apis/portolan.dev/v1alpha1/nodes/{node}/tunnel`
@@ -74,6 +81,8 @@ impl Route {
             ["healthz" | "livez" | "readyz", ..] => Ok(Route::Health),
             ["version"] => Ok(Route::Version),
             ["cacert"] => Ok(Route::Authority),
+            ["openid", "v1", "jwks"] => Ok(Route::Keys),
+            [".well-known", "openid-configuration"] => Ok(Route::OpenIdConfiguration),
             ["openapi", "v2"] => Ok(Route::OpenApi2),
             ["openapi", "v3"] => Ok(Route::OpenApi3),
             ["openapi", "v3", rest @ ..] => Ok(Route::OpenApiDocument(rest.join("/"))),
@@ -104,6 +113,11 @@ fn target(group: &str, version: &str, rest: &[&str], find: Find<'_>) -> Result<R
         [plural, name, subresource] => (*plural, *name, *subresource),
         _ => return Err(Failure::no_route()),
     };
+    if let Some(review) = Review::of_path(group, version, plural) {
+        // A question has no name, and is asked in a namespace or in none.
+        let sound = name.is_empty() && subresource.is_empty() && review.namespaced != namespace.is_empty();
+        return if sound { Ok(Route::Review(review, namespace.to_owned())) } else { Err(Failure::no_route()) };
+    }
     let kind = find(group, version, plural).ok_or_else(Failure::no_route)?;
     let scoped = kind.namespaced != namespace.is_empty();
     // Without a namespace, a namespaced kind can only be listed, over all namespaces.
@@ -220,6 +234,9 @@ mod tests {
             ("/api/v1/namespaces/shop/pods/%2e%2e", "404 NotFound"),
             ("/api/v1/namespaces//pods", "404 NotFound"),
             ("/api/v1/namespaces/shop/pods/%zz", "400 BadRequest"),
+            ("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews/x", "404 NotFound"),
+            ("/apis/authorization.k8s.io/v1/localsubjectaccessreviews", "404 NotFound"),
+            ("/apis/authorization.k8s.io/v1/namespaces/shop/subjectaccessreviews", "404 NotFound"),
             ("/", "404 NotFound"),
             ("/healthz/ping", "Health"),
             ("/openapi/v3/apis/apps/v1", "OpenApiDocument(\"apis/apps/v1\")"),

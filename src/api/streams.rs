@@ -31,8 +31,8 @@ const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
 const MESSAGE_MAX: usize = 4 << 20;
 /// Frames that may wait for a slow agent: then the client waits.
 const WAITING: usize = 16;
-/// How often to look whether the client's credential is still good (SE7: at most five seconds).
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How often to look whether the client still may (SE7: at most five seconds).
+const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// How often an idle session is kept awake, for the boxes in between.
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// How long a session may last: Kubernetes' limit for idle ones, for all.

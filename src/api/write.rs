@@ -125,6 +125,9 @@ impl Api {
         for _ in 0..TRIES {
             let now = self.now();
             let mut value = value.clone();
+            if kind.group == "certificates.k8s.io" {
+                self.prepare_request(ask.identity, &mut value)?;
+            }
             admit::prepare(kind, &mut value);
             if track {
                 managed::track(kind, None, &mut value, &ask.options.manager, managed::Operation::Update, None, now);

@@ -167,6 +167,8 @@ pub(super) struct Server {
     pub(super) names: Vec<String>,
     #[command(flatten)]
     pub(super) timings: Timings,
+    #[command(flatten)]
+    pub(super) access: super::access::Access,
 }
 
 /// What an agent drives.
@@ -606,7 +608,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Ok(total)
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
+pub(super) fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?} has no `=`"))?;
     Ok((key.to_owned(), value.to_owned()))
 }

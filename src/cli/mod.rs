@@ -5,6 +5,7 @@
 //!
 //! You will not find here: the store, Docker, or loops. To this room the server is somewhere else, even when `up` has just started it.
 
+mod access;
 mod app;
 mod args;
 mod bench;

@@ -89,14 +89,13 @@ fn server_options(
         return fail("--path and --revision say something about a repository, and none is given", "add --repo");
     }
     Ok(server::Options {
-        data_dir: data_dir(cx),
         listen,
         names,
         repository,
         revision: root.revision,
         path: root.path,
-        in_memory: false,
         control: loops(timings),
+        ..server::Options::new(data_dir(cx))
     })
 }
 
@@ -111,7 +110,8 @@ fn loops(timings: &Timings) -> server::Loops {
 }
 
 pub(super) async fn server(cx: &Context, args: Server) -> Outcome {
-    let options = server_options(cx, args.root, args.listen, args.names, &args.timings)?;
+    let mut options = server_options(cx, args.root, args.listen, args.names, &args.timings)?;
+    args.access.choose(&mut options)?;
     let stop = stop_on_signal(&cx.print)?;
     let dir = options.data_dir.clone();
     let server = server::start(options, stop).await.doing("start the server")?;

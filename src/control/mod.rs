@@ -7,6 +7,7 @@
 //!
 //! You will not find here: decisions (they are in `plan`), HTTP, or Docker.
 
+mod account;
 mod aggregate;
 mod definition;
 mod deployment;
@@ -47,11 +48,19 @@ pub struct Options {
     pub nodes: crate::plan::node::Options,
     /// How many pods that have ended are kept for people to look at.
     pub ended_pods: usize,
+    /// The certificate of the API's authority, PEM, for the pods in every namespace.
+    pub certificate: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { strategy: Strategy::Spread, seed: 0, nodes: crate::plan::node::Options::default(), ended_pods: 500 }
+        Options {
+            strategy: Strategy::Spread,
+            seed: 0,
+            nodes: crate::plan::node::Options::default(),
+            ended_pods: 500,
+            certificate: None,
+        }
     }
 }
 
@@ -67,6 +76,7 @@ pub fn loops(options: &Options) -> Vec<Box<dyn Loop>> {
         Box::new(forget::Forget::new(options.ended_pods)),
         Box::new(aggregate::Aggregate::default()),
         Box::new(definition::Definitions::default()),
+        Box::new(account::Accounts::new(options.certificate.clone())),
     ]
 }
 

@@ -196,6 +196,30 @@ pub const RELEASE: &[Column] = &[
     wide("Message", |o, _| or(&o["status"]["message"], "")),
 ];
 
+/// Columns of CertificateSigningRequests.
+pub const CERTIFICATE_REQUEST: &[Column] = &[
+    NAME,
+    AGE,
+    text("SignerName", |o, _| or(&o["spec"]["signerName"], "<none>")),
+    text("Requestor", |o, _| or(&o["spec"]["username"], "")),
+    text("RequestedDuration", |o, _| match o["spec"]["expirationSeconds"].as_i64() {
+        Some(seconds) => duration(seconds).into(),
+        None => "<none>".into(),
+    }),
+    text("Condition", |o, _| {
+        let conditions = o["status"]["conditions"].as_array();
+        let has = |kind: &str| conditions.into_iter().flatten().any(|c| c["type"] == kind);
+        let mut words: Vec<&str> = ["Approved", "Denied", "Failed"].into_iter().filter(|kind| has(kind)).collect();
+        if words.is_empty() {
+            words.push("Pending");
+        }
+        if o["status"]["certificate"].as_str().is_some_and(|c| !c.is_empty()) {
+            words.push("Issued");
+        }
+        words.join(",").into()
+    }),
+];
+
 /// The subjects of one kind in a binding, accounts with their namespace.
 fn subjects(binding: &Value, kind: &str) -> String {
     let of_kind = binding["subjects"].as_array().into_iter().flatten().filter(|s| s["kind"] == kind);

@@ -102,6 +102,8 @@ impl Server {
                 let revision = self.delete(&Key::of::<Pod>(namespace, name), &options, now)?;
                 Ok((Answer::Done, revision))
             }
+            // There is nobody here who signs.
+            Call::GetConfig(wanted) if wanted.token.is_some() => Err(ServerError::NotFound),
             Call::GetConfig(wanted) => {
                 let kind = if wanted.secret { kind_of::<Secret>() } else { kind_of::<ConfigMap>() };
                 let object = read(&Key::new(kind, &wanted.namespace, &wanted.name))?;

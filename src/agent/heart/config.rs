@@ -1,4 +1,4 @@
-//! ConfigMaps and Secrets, as far as pods here refer to them.
+//! ConfigMaps, Secrets and tokens of service accounts, as far as pods here refer to them.
 //!
 //! A container gets values that were read after its pod was first seen, so that a commit that changes configuration and workload
 //! together starts the new with the new. Volumes follow later changes within a minute; environments never change.
@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Pod;
 
-use super::{Answer, Ask, Call, ConfigRef, Heart, ServerError, VolumeWork, Work};
+use super::{Answer, Ask, Call, ConfigRef, Heart, ServerError, TokenRef, VolumeWork, Work};
 use crate::plan::pod::env::{self, Sources, Values};
 use crate::plan::pod::memory;
+use crate::plan::pod::volume::TokenWish;
 use crate::plan::pod::{spec, status, volume};
 
 /// How often what volumes show is read anew, in seconds. Kubernetes takes about as long.
@@ -39,6 +41,14 @@ impl Configs {
     pub(super) fn new(now: Timestamp) -> Configs {
         Configs { known: BTreeMap::new(), refresh_at: now.checked_add(SignedDuration::from_secs(REFRESH)).unwrap_or(now) }
     }
+    /// Whether a token has lived for most of its time (80 %, as Kubernetes has it, and a day at most), so that nobody is left with an old
+    /// one while the server is away for a moment.
+    fn is_old(&self, token: &ConfigRef, now: Timestamp) -> bool {
+        let seconds = token.token.as_ref().map_or(0, |t| t.wish.seconds);
+        let old = SignedDuration::from_secs((seconds / 5 * 4).min(24 * 3600));
+        let at = self.known.get(token).filter(|known| known.values.is_some()).and_then(|known| known.at);
+        at.is_none_or(|at| now.duration_since(at) >= old)
+    }
     pub(super) fn due(&self) -> Option<Timestamp> {
         (!self.known.is_empty()).then_some(self.refresh_at)
     }
@@ -48,10 +58,9 @@ impl Heart {
     fn config_refs(&self, uid: &str) -> Vec<ConfigRef> {
         let Some(entry) = self.pods.get(uid) else { return Vec::new() };
         let namespace = spec::namespace(&entry.pod);
-        env::references(&entry.pod)
-            .into_iter()
-            .map(|(secret, name)| ConfigRef { secret, namespace: namespace.to_owned(), name })
-            .collect()
+        let named = env::references(&entry.pod).into_iter();
+        let named = named.map(|(secret, name)| ConfigRef { secret, namespace: namespace.to_owned(), name, token: None });
+        named.chain(token_refs(&entry.pod)).collect()
     }
 
     /// Whether everything that a pod refers to has been read. What has not is asked for.
@@ -123,7 +132,9 @@ impl Heart {
             if entry.memory.phase.is_none() && entry.tombstone.is_none() {
                 let namespace = spec::namespace(&entry.pod);
                 let refs = volume::references(&entry.pod).into_iter();
-                shown.extend(refs.map(|(secret, name)| ConfigRef { secret, namespace: namespace.to_owned(), name }));
+                shown.extend(refs.map(|(secret, name)| ConfigRef { secret, namespace: namespace.to_owned(), name, token: None }));
+                // A token is asked for anew when it is old, and otherwise stays the same.
+                shown.extend(token_refs(&entry.pod).filter(|token| self.configs.is_old(token, self.now)));
             }
         }
         self.configs.known.retain(|config, known| used.contains(config) || known.asking.is_some());
@@ -141,8 +152,11 @@ impl Heart {
         let entry = self.pods.get(uid)?;
         let namespace = spec::namespace(&entry.pod).to_owned();
         let find = |secret: bool, name: &str| -> Option<&Values> {
-            let config = ConfigRef { secret, namespace: namespace.clone(), name: name.to_owned() };
+            let config = ConfigRef { secret, namespace: namespace.clone(), name: name.to_owned(), token: None };
             self.configs.known.get(&config)?.values.as_deref()
+        };
+        let token = |wish: &TokenWish| -> Option<&Values> {
+            self.configs.known.get(&token_ref(&entry.pod, wish.clone()))?.values.as_deref()
         };
         let seen = self.engine.seen(uid);
         let view = crate::plan::pod::View {
@@ -156,6 +170,7 @@ impl Heart {
         let sources = Sources {
             config_map: &|name| find(false, name),
             secret: &|name| find(true, name),
+            token: &token,
             node: &self.settings.node,
             node_ip: &self.settings.node_ip,
             pod_ip: address.as_deref(),
@@ -178,6 +193,23 @@ impl Heart {
             let work = VolumeWork { uid: uid.to_owned(), volumes, group: spec::fs_group(&pod) };
             self.act(Work::Volumes(Box::new(work)), Ask::Rewrite);
         }
+    }
+}
+
+/// The tokens that a pod's volumes show.
+fn token_refs(pod: &Pod) -> impl Iterator<Item = ConfigRef> + '_ {
+    volume::tokens(pod).into_iter().map(|wish| token_ref(pod, wish))
+}
+
+fn token_ref(pod: &Pod, wish: TokenWish) -> ConfigRef {
+    let account = spec::spec(pod).and_then(|s| s.service_account_name.as_deref()).filter(|name| !name.is_empty());
+    let token =
+        TokenRef { pod: pod.metadata.name.clone().unwrap_or_default(), uid: pod.metadata.uid.clone().unwrap_or_default(), wish };
+    ConfigRef {
+        secret: true,
+        namespace: spec::namespace(pod).to_owned(),
+        name: account.unwrap_or("default").to_owned(),
+        token: Some(token),
     }
 }
 

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::docker::{EngineError, Operation, Outcome};
 use crate::plan::pod::Memory;
+use crate::plan::pod::volume::TokenWish;
 
 /// Names an action and its answer.
 pub type Ticket = u64;
@@ -202,7 +203,7 @@ pub enum Call {
         /// Its uid.
         uid: String,
     },
-    /// Read a ConfigMap or Secret. Answered with [`Answer::Config`].
+    /// Read a ConfigMap or Secret, or ask for a token. Answered with [`Answer::Config`].
     GetConfig(ConfigRef),
     /// Record an event about a pod. Answered with [`Answer::Done`].
     Event(Box<PodEvent>),
@@ -227,15 +228,28 @@ pub struct PodEvent {
     pub message: String,
 }
 
-/// Which ConfigMap or Secret.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Which ConfigMap or Secret, or which token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConfigRef {
     /// Whether it is a Secret.
     pub secret: bool,
     /// Its namespace.
     pub namespace: String,
-    /// Its name.
+    /// Its name; of a token that of the service account.
     pub name: String,
+    /// A token of that service account instead, for a pod.
+    pub token: Option<TokenRef>,
+}
+
+/// Which token of a service account: one for a pod, good as long as the pod is there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TokenRef {
+    /// The pod's name.
+    pub pod: String,
+    /// The pod's uid.
+    pub uid: String,
+    /// For whom it is, and for how long.
+    pub wish: TokenWish,
 }
 
 /// What the server answered.
@@ -245,7 +259,7 @@ pub enum Answer {
     Done,
     /// The pod as it is now.
     Pod(Arc<Pod>),
-    /// The values of a ConfigMap or Secret.
+    /// The values of a ConfigMap or Secret; of a token its text under the key `token`.
     Config(Arc<BTreeMap<String, ByteString>>),
 }
 

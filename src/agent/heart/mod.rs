@@ -25,7 +25,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 pub use message::{
     Action, Answer, Call, ConfigRef, HttpGet, Input, PodEvent, ProbeCall, Record, Remembered, Reply, ServerError, Settings,
-    Ticket, VolumeWork, Work,
+    Ticket, TokenRef, VolumeWork, Work,
 };
 
 use crate::docker::Operation;

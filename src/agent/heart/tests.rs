@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::docker::EngineError;
 use crate::docker::simulated::{Happened, Injected, Machine};
+use crate::plan::pod::volume::TokenWish;
 
 fn t0() -> Timestamp {
     Timestamp::from_second(1_700_000_000).unwrap()
@@ -562,7 +563,7 @@ fn configuration() {
             "volumes": [{"name": "v", "secret": {"secretName": "s", "defaultMode": 0o400}}]}),
     );
     world.run(5);
-    let config = |secret, name: &str| ConfigRef { secret, namespace: "d".into(), name: name.into() };
+    let config = |secret, name: &str| ConfigRef { secret, namespace: "d".into(), name: name.into(), token: None };
     world.configs.insert(config(true, "s"), [("k".to_owned(), ByteString(b"v".to_vec()))].into());
     world.run(15);
     check(
@@ -589,6 +590,37 @@ fn configuration() {
         volume v Files { in_memory: true, files: {"k": 1 bytes 0400} }
         volume v Files { in_memory: true, files: {"k": 6 bytes 0400} }"#]]
     .assert_eq(&volumes.join("\n"));
+}
+
+/// A pod that shows a token gets one that is bound to it before it starts, and a new one when that is old. Nobody else waits for any.
+#[test]
+fn a_token_is_asked_for_and_renewed() {
+    let mut world = World::new();
+    world.list();
+    let volumes = json!([{"name": "t", "projected": {"sources": [
+        {"serviceAccountToken": {"path": "token", "audience": "vault", "expirationSeconds": 600}}]}}]);
+    world.pod(
+        "p",
+        json!({"containers": [{"name": "c", "image": "web:1", "volumeMounts": [{"name": "t", "mountPath": "/t"}]}],
+        "volumes": volumes, "serviceAccountName": "ci"}),
+    );
+    world.run(15);
+    assert!(!world.show().contains("k8s_c_p_d_p_0"), "{}", world.show());
+    let uid = world.heart.as_ref().unwrap().pods.keys().next().unwrap().clone();
+    let token = TokenRef { pod: "p".into(), uid, wish: TokenWish { audience: "vault".into(), seconds: 600 } };
+    let wanted = ConfigRef { secret: true, namespace: "d".into(), name: "ci".into(), token: Some(token) };
+    let text =
+        |text: &str| -> BTreeMap<String, ByteString> { [("token".to_owned(), ByteString(text.as_bytes().to_vec()))].into() };
+    world.configs.insert(wanted.clone(), text("first"));
+    world.run(30);
+    assert!(world.show().contains("k8s_c_p_d_p_0 runs"), "{}", world.show());
+    world.configs.insert(wanted, text("second one"));
+    world.run(400);
+    let seen = |world: &World| world.story.lines().filter(|l| l.starts_with("volume")).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(seen(&world), ["volume t Files { in_memory: true, files: {\"token\": 5 bytes 0644} }"], "a fresh one stays");
+    world.run(200);
+    assert_eq!(seen(&world).len(), 2, "after 80 % of its time it is replaced: {:?}", seen(&world));
+    assert!(seen(&world)[1].contains("10 bytes"));
 }
 
 #[test]

@@ -28,7 +28,15 @@ fn pod(spec: serde_json::Value) -> Pod {
 }
 
 fn build(pod: &Pod, user: &str) -> Result<ContainerSpec, String> {
-    let sources = Sources { config_map: &|_| None, secret: &|_| None, node: "n", node_ip: "", pod_ip: None, host: (2, 1 << 30) };
+    let sources = Sources {
+        config_map: &|_| None,
+        secret: &|_| None,
+        token: &|_| None,
+        node: "n",
+        node_ip: "",
+        pod_ip: None,
+        host: (2, 1 << 30),
+    };
     container(&settings(), pod, &spec::apps(pod)[0], 2, "sandbox-id", user, &sources)
 }
 

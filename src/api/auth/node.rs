@@ -83,10 +83,15 @@ fn refers(view: &View, host: &str, namespace: &str, plural: &str, name: &str) ->
         let Some(spec) = &pod.spec else { return false };
         match plural {
             "secrets" => secrets(spec).any(|found| found == name),
-            "serviceaccounts" => spec.service_account_name.as_deref() == Some(name),
+            "serviceaccounts" => account_of(spec) == name,
             _ => config_maps(spec).any(|found| found == name),
         }
     })
+}
+
+/// The service account that a pod runs as.
+pub(in crate::api) fn account_of(spec: &core::PodSpec) -> &str {
+    spec.service_account_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default")
 }
 
 fn containers(spec: &core::PodSpec) -> impl Iterator<Item = &core::Container> {

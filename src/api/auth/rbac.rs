@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject as Bound};
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -121,7 +120,7 @@ impl Rbac {
     }
 
     /// All rules that somebody has in a namespace (with those for everywhere); empty for the cluster's scope only.
-    pub(super) fn rules_of(&self, view: &View, identity: &Identity, namespace: &str) -> Vec<PolicyRule> {
+    pub(in crate::api) fn rules_of(&self, view: &View, identity: &Identity, namespace: &str) -> Vec<PolicyRule> {
         let index = self.at(view);
         let grants = index.grants(identity, namespace);
         grants.filter_map(|grant| index.rules(grant)).flat_map(|rules| rules.iter().cloned()).collect()
@@ -253,9 +252,4 @@ pub(in crate::api) fn account_of(user: &str) -> Option<(&str, &str)> {
 /// The groups of a service account, beside `system:authenticated`.
 pub(in crate::api) fn account_groups(namespace: &str) -> Vec<String> {
     vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")]
-}
-
-/// The kind of service accounts.
-pub(in crate::api) fn accounts() -> &'static Kind {
-    kind_of::<core::ServiceAccount>()
 }

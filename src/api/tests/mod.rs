@@ -1,6 +1,11 @@
 //! The API over a store in memory: requests in, answers out.
 
 mod access;
+mod accounts;
+mod attack_e;
+mod attack_j;
+mod auditing;
+mod certificates;
 mod defining;
 mod joining;
 mod rights;

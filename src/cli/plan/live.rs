@@ -78,7 +78,17 @@ pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy:
             Err(error) => return Err(error).doing(format_args!("list {}", kind.plural)),
         }
     }
-    let contents = recorded(&client, &app, &status.inventory).await?;
+    let contents = match recorded(&client, &app, &status.inventory).await {
+        // Renderings hold whole manifests, Secrets too, so an account that may only look does not have them.
+        Err(client::Error::Status { code: 403, .. }) => {
+            notes.push(
+                "these credentials may not read renderings: what was last applied is not told from what others changed"
+                    .to_owned(),
+            );
+            BTreeMap::new()
+        }
+        other => other.doing("read what was last applied")?,
+    };
     let last: BTreeMap<Key, &Value> = status
         .inventory
         .iter()
@@ -145,15 +155,14 @@ async fn recorded(
     client: &Client,
     app: &Application,
     inventory: &[InventoryItem],
-) -> Result<BTreeMap<String, BTreeMap<Key, Value>>, Failure> {
+) -> Result<BTreeMap<String, BTreeMap<Key, Value>>, client::Error> {
     let names: BTreeSet<&String> = inventory.iter().map(|i| &i.release).filter(|r| !r.is_empty()).collect();
     let mut contents = BTreeMap::new();
     for release in names {
-        let found: Option<Release> = client.get(namespace(app), release).await.doing(format_args!("read release {release}"))?;
+        let found: Option<Release> = client.get(namespace(app), release).await?;
         let mut objects = BTreeMap::new();
         for piece in found.iter().flat_map(|r| &r.spec.renderings) {
-            let rendering: Option<Rendering> =
-                client.get(namespace(app), piece).await.doing(format_args!("read rendering {piece}"))?;
+            let rendering: Option<Rendering> = client.get(namespace(app), piece).await?;
             for rendered in rendering.into_iter().flat_map(|r| r.objects) {
                 let Some(key) = rendered.key() else { continue };
                 objects.insert(key, rendered.object);

@@ -66,6 +66,13 @@ pub fn pod(object: &mut Value) {
     }
 }
 
+/// A certificate request: Kubernetes' form of usages that nobody named.
+pub fn certificate_request(object: &mut Value) {
+    if let Some(spec) = fields(object).and_then(|o| at(o, &["spec"])) {
+        fill(spec, "usages", json!(["digital signature", "key encipherment"]));
+    }
+}
+
 /// A binding: which API groups its role and its subjects are of.
 pub fn role_binding(object: &mut Value) {
     const RBAC: &str = crate::object::kind::RBAC;

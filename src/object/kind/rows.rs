@@ -3,6 +3,7 @@
 use k8s_openapi::api::apps::v1 as apps;
 use k8s_openapi::api::autoscaling;
 use k8s_openapi::api::batch::v1 as batch;
+use k8s_openapi::api::certificates::v1 as certificates;
 use k8s_openapi::api::coordination::v1 as coordination;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
@@ -467,6 +468,21 @@ pub static KINDS: &[Kind] = &[
         schema: schema::<coordination::Lease>,
         validate: validate::lease,
         columns: columns::LEASE,
+        ..PLAIN
+    },
+    Kind {
+        group: "certificates.k8s.io",
+        kind: "CertificateSigningRequest",
+        plural: "certificatesigningrequests",
+        singular: "certificatesigningrequest",
+        short: &["csr"],
+        namespaced: false,
+        subresources: &["status", "approval"],
+        selectable: &["spec.signerName"],
+        schema: schema::<certificates::CertificateSigningRequest>,
+        default: defaults::certificate_request,
+        validate: validate::certificate_request,
+        columns: columns::CERTIFICATE_REQUEST,
         ..PLAIN
     },
     Kind {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, EnvVar, Pod};
 
 use super::spec;
+use super::volume::TokenWish;
 use crate::object::quantity::Quantity;
 
 /// Values of a ConfigMap or Secret, by key.
@@ -16,6 +17,8 @@ pub struct Sources<'a> {
     pub config_map: &'a dyn Fn(&str) -> Option<&'a Values>,
     /// The values of a Secret in the pod's namespace; `None` when there is none.
     pub secret: &'a dyn Fn(&str) -> Option<&'a Values>,
+    /// A token of the pod's service account, under [`TOKEN`](super::volume::TOKEN); `None` while there is none.
+    pub token: &'a dyn Fn(&TokenWish) -> Option<&'a Values>,
     /// The node's name.
     pub node: &'a str,
     /// The host's address.

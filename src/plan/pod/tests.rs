@@ -372,6 +372,7 @@ fn environment() {
     let sources = env::Sources {
         config_map: &|name| (name == "m").then_some(&map),
         secret: &|name| (name == "s").then_some(&secret),
+        token: &|_| None,
         node: "n",
         node_ip: "10.0.0.1",
         pod_ip: Some("10.0.0.9"),
@@ -397,10 +398,12 @@ fn environment() {
 
 #[test]
 fn volumes() {
+    let token: env::Values = [("token".to_owned(), b"a.b.c".to_vec())].into();
     let map: env::Values = [("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())].into();
     let sources = env::Sources {
         config_map: &|name| (name == "m").then_some(&map),
         secret: &|_| None,
+        token: &|wish| (wish.audience != "absent").then_some(&token),
         node: "n",
         node_ip: "",
         pod_ip: None,
@@ -428,6 +431,9 @@ fn volumes() {
         json!({"projected": {"sources": [{"configMap": {"name": "m", "items": [{"key": "b", "path": "b"}]}},
             {"downwardAPI": {"items": [{"path": "u", "fieldRef": {"fieldPath": "metadata.uid"}}]}}]}}),
         json!({"nfs": {"server": "s", "path": "/"}}),
+        json!({"projected": {"sources": [{"serviceAccountToken": {"path": "token"}}, {"configMap": {"name": "m"}}]}}),
+        json!({"projected": {"sources": [{"serviceAccountToken": {"path": "t", "audience": "absent"}}]}}),
+        json!({"projected": {"sources": [{"serviceAccountToken": {"path": "../t"}}]}}),
     ];
     let text: Vec<String> = rows.into_iter().map(plan).collect();
     expect![[r#"

@@ -2,9 +2,9 @@
 //!
 //! Values come in, names, contents and modes go out. Nothing is written here, and where on the host it goes is the agent's matter.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, Volume as PodVolume};
+use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, ServiceAccountTokenProjection, Volume as PodVolume};
 
 use super::env::{Sources, Values, field, resource};
 use super::spec;
@@ -72,6 +72,31 @@ pub fn references(pod: &Pod) -> Vec<(bool, String)> {
     found
 }
 
+/// A token that a pod's volumes show: for whom it is, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TokenWish {
+    /// The audience; empty for the API itself.
+    pub audience: String,
+    /// Seconds.
+    pub seconds: i64,
+}
+
+impl TokenWish {
+    fn of(source: &ServiceAccountTokenProjection) -> TokenWish {
+        let seconds = source.expiration_seconds.unwrap_or(3600);
+        TokenWish { audience: source.audience.clone().unwrap_or_default(), seconds }
+    }
+}
+
+/// The tokens that the pod's volumes show.
+pub fn tokens(pod: &Pod) -> BTreeSet<TokenWish> {
+    let sources = volumes(pod).iter().flat_map(|v| v.projected.iter().flat_map(|p| p.sources.iter().flatten()));
+    sources.filter_map(|source| source.service_account_token.as_ref()).map(TokenWish::of).collect()
+}
+
+/// The key under which a token's text is among its values.
+pub const TOKEN: &str = "token";
+
 fn volumes(pod: &Pod) -> &[PodVolume] {
     spec::spec(pod).and_then(|s| s.volumes.as_deref()).unwrap_or(&[])
 }
@@ -112,6 +137,12 @@ fn kind(pod: &Pod, volume: &PodVolume, sources: &Sources<'_>) -> Result<VolumeKi
                 for item in api.items.iter().flatten() {
                     downward(pod, &mut files, item, mode, sources)?;
                 }
+            } else if let Some(token) = &source.service_account_token {
+                let wish = TokenWish::of(token);
+                let text = (sources.token)(&wish).and_then(|values| values.get(TOKEN));
+                let text = text
+                    .ok_or_else(|| format!("there is no token of the service account for the volume \"{}\" yet", volume.name))?;
+                put(&mut files, &token.path, text.clone(), mode)?;
             } else {
                 return Err(format!("volume \"{}\": this kind of projected source is not supported", volume.name));
             }

@@ -1,4 +1,4 @@
-//! Roles and their bindings: what a rule must say, and what a binding may point at.
+//! Roles, their bindings and certificate requests: what a rule must say, and what a binding may point at.
 //!
 //! Whether somebody may hand out what a role allows is not a question of its form: `api::auth` decides that.
 
@@ -113,6 +113,37 @@ fn subject(c: &mut Causes, at: &str, subject: &Value, namespaced: bool) {
         }
         other => c.unsupported(format!("{at}.kind"), other, &["ServiceAccount", "User", "Group"]),
     }
+}
+
+/// CertificateSigningRequests: what was asked for does not change.
+pub fn certificate_request(object: &Value, old: Option<&Value>) -> Vec<Cause> {
+    let mut c = Causes::default();
+    let spec = &object["spec"];
+    c.required_text("spec.request", &spec["request"]);
+    let signer = text(&spec["signerName"]);
+    match signer.split_once('/') {
+        None if signer.is_empty() => c.required("spec.signerName", ""),
+        Some((domain, path)) if names::subdomain(domain).is_empty() && !path.is_empty() && domain.contains('.') => {}
+        _ => c.invalid(
+            "spec.signerName",
+            signer,
+            "must be a fully qualified domain and path of the form 'example.com/signer-name'",
+        ),
+    }
+    if list(&spec["usages"]).next().is_none() {
+        c.required("spec.usages", "");
+    }
+    if spec["expirationSeconds"].as_i64().is_some_and(|seconds| seconds < 600) {
+        c.invalid(
+            "spec.expirationSeconds",
+            spec["expirationSeconds"].clone(),
+            "may not specify a duration less than 600 seconds (10 minutes)",
+        );
+    }
+    if let Some(old) = old {
+        c.immutable("spec", spec, &old["spec"]);
+    }
+    c.0
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::{Cause, names};
 use crate::object::selector::LabelSelector;
 use crate::object::{Kind, custom};
-pub use access::{cluster_role, cluster_role_binding, role, role_binding};
+pub use access::{certificate_request, cluster_role, cluster_role_binding, role, role_binding};
 use causes::{Causes, list, text, there};
 
 /// The most that a ConfigMap or Secret may hold, in bytes.
