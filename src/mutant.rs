@@ -50,6 +50,8 @@ pub enum Mutant {
     EarlyFarewell,
     /// The agent leaves the containers of pods that are gone.
     LeaveOrphans,
+    /// The agent says that its engine answers, whatever it does.
+    TrustSilentEngine,
 }
 
 /// All of them.
@@ -76,6 +78,7 @@ pub const ALL: &[Mutant] = &[
     Mutant::TouchForeign,
     Mutant::EarlyFarewell,
     Mutant::LeaveOrphans,
+    Mutant::TrustSilentEngine,
 ];
 
 #[cfg(any(test, feature = "mutants"))]

@@ -4,11 +4,13 @@
 mod clients;
 mod foresight;
 mod hosts;
+mod kinds;
 mod kubectl;
 mod kubectl_access;
 mod kubectl_create;
 mod kubectl_custom;
 mod kubectl_top;
+mod kubectl_streams;
 mod reference;
 mod rejects;
 mod support;

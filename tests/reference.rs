@@ -32,6 +32,20 @@ fn kinds() {
         )
         .unwrap();
     }
+    page.push_str(
+        "\nSome rows show the objects of another row in other words: a change in one is a change in the other.\n\n| row | stored as |\n|---|---|\n",
+    );
+    for kind in KINDS.iter().filter(|k| k.alias.is_some()) {
+        writeln!(page, "| {} `{}` | `{}` |", kind.kind, kind.api_version(), kind.stored().api_version()).unwrap();
+    }
+    page.push_str(
+        "\n## Stored only\n\nObjects of these kinds are checked, given their defaults, stored and served as in Kubernetes, and part of what Kubernetes does \
+         about them does not happen yet. `portolan plan`, the Application's status and an event of each release that has such objects say so. There \
+         is no Service `kubernetes` in `default`: its address would lead nowhere yet.\n\n| kind | |\n|---|---|\n",
+    );
+    for kind in KINDS.iter().filter(|k| k.alias.is_none() && !k.idle.is_empty()) {
+        writeln!(page, "| {} | {} |", kind.kind, kind.idle).unwrap();
+    }
     let lazy: Vec<_> = KINDS.iter().filter(|k| k.durability == Durability::Lazy).map(|k| k.kind).collect();
     writeln!(
         page,

@@ -1,6 +1,6 @@
 //! Carries out what the heart says, and tells it what happens.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use http::Method;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
 use parking_lot::Mutex;
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::events::Events;
 use super::files::Files;
 use super::heart::{
-    Action, Answer, Call, ConfigRef, Heart, Input, ProbeCall, Reply, ServerError, Settings, Ticket, VolumeWork, Work,
+    Action, Answer, Call, ConfigRef, Heart, Input, LOOK, ProbeCall, Reply, ServerError, Settings, Ticket, VolumeWork, Work,
 };
 use super::remember::Home;
 use super::tunnel::{Found, Lookup, Missing};
@@ -39,8 +39,6 @@ const STARTS_PER_CPU: usize = 2;
 const PROBES_AT_ONCE: usize = 32;
 /// How long a silent watch is trusted. The server sends a bookmark every 30 s.
 const WATCH_QUIET: Duration = Duration::from_secs(75);
-/// How long a look at the engine may take: a daemon that hangs has to be noticed within twenty seconds.
-const LOOK: Duration = Duration::from_secs(8);
 /// How much of a log stands in for a termination message.
 const WORDS: (u64, usize) = (80, 2048);
 /// How long until the engine's events are asked for again.
@@ -91,6 +89,8 @@ impl Driver {
             inputs: inputs.clone(),
             builtin_sandbox: self.builtin_sandbox,
         });
+        let (kept, mut written) = mpsc::unbounded_channel();
+        let mut desk = Desk { hands, home: Arc::new(self.home), behind: BTreeMap::new(), kept };
         let watches = tokio::spawn(watch_pods(self.client.clone(), self.settings.node.clone(), inputs.clone()));
         let hints = tokio::spawn(watch_engine(self.engine.clone(), translate::ours(&self.settings), inputs));
         let mut input = Some(Input::Tick);
@@ -103,7 +103,7 @@ impl Driver {
                     actions
                 };
                 for action in actions {
-                    self.carry_out(&hands, action).await;
+                    desk.carry_out(action);
                 }
                 input = arrived.try_recv().ok();
             }
@@ -112,6 +112,10 @@ impl Driver {
                 Duration::try_from(due.duration_since(clock::now())).unwrap_or(Duration::ZERO)
             });
             input = tokio::select! {
+                Some(uid) = written.recv() => {
+                    desk.written(&uid);
+                    None
+                }
                 next = arrived.recv() => next,
                 // A little later than due rather than a little earlier: timers of the system are coarse.
                 () = tokio::time::sleep(pause + Duration::from_millis(1)) => Some(Input::Tick),
@@ -122,22 +126,59 @@ impl Driver {
         hints.abort();
     }
 
-    async fn carry_out(&self, hands: &Arc<Hands>, action: Action) {
-        let kept = match &action.work {
-            // Before anything later is begun; see the heart's contract.
-            Work::Remember(record) => self.home.keep(record),
-            Work::Forget { uid } => self.home.forget(uid),
-            _ => {
-                let hands = hands.clone();
-                tokio::spawn(async move { hands.work(action.ticket, action.work).await });
-                return;
-            }
-        };
-        if let Err(error) = kept {
-            // Going on without memory risks to start again what was deleted; stopping risks everything that runs. The server still
-            // knows what is deleted, so we go on.
-            tracing::error!(error = format!("{error:#}"), "cannot keep what has to be remembered");
+}
+
+/// Begins actions in the order that the heart's contract asks for.
+struct Desk {
+    hands: Arc<Hands>,
+    home: Arc<Home>,
+    /// By pod: what waits until its record is on disk.
+    behind: BTreeMap<String, VecDeque<Action>>,
+    /// Told the pod's uid when it is.
+    kept: mpsc::UnboundedSender<String>,
+}
+
+impl Desk {
+    fn carry_out(&mut self, action: Action) {
+        match self.behind.get_mut(&action.uid) {
+            Some(queue) => queue.push_back(action),
+            None => self.begin(action),
         }
+    }
+
+    /// A pod's record is on disk: what waited for it goes on.
+    fn written(&mut self, uid: &str) {
+        for action in self.behind.remove(uid).into_iter().flatten() {
+            self.carry_out(action);
+        }
+    }
+
+    fn begin(&mut self, action: Action) {
+        match action.work {
+            // A tombstone is synced, which takes as long as the disk takes. Other pods do not wait for it.
+            Work::Remember(record) if record.tombstone.is_some() => {
+                self.behind.insert(action.uid.clone(), VecDeque::new());
+                let (home, kept) = (self.home.clone(), self.kept.clone());
+                tokio::task::spawn_blocking(move || {
+                    regret(home.keep(&record));
+                    let _ = kept.send(action.uid);
+                });
+            }
+            Work::Remember(record) => regret(self.home.keep(&record)),
+            Work::Forget { uid } => regret(self.home.forget(&uid)),
+            work => {
+                let hands = self.hands.clone();
+                tokio::spawn(async move { hands.work(action.ticket, work).await });
+            }
+        }
+    }
+}
+
+fn regret(kept: anyhow::Result<()>) {
+    if let Err(error) = kept {
+        // Going on without memory risks to start again what was deleted; stopping risks everything that runs. The server still
+        // knows what is deleted, so we go on.
+        tracing::error!(error = format!("{error:#}"), "cannot keep what has to be remembered");
     }
 }
 
@@ -146,7 +187,12 @@ impl Hands {
         let reply = match work {
             Work::Engine(operation) => Reply::Engine(self.engine(&operation).await),
             Work::SandboxImage => Reply::Engine(self.sandbox_image().await),
-            Work::Server(call) => Reply::Server(self.server(&call).await),
+            Work::Server(call) => {
+                let began = tokio::time::Instant::now();
+                let reply = self.server(&call).await;
+                tracing::trace!(call = call.name(), us = began.elapsed().as_micros(), error = ?reply.as_ref().err(), "server");
+                Reply::Server(reply)
+            }
             Work::Probe(call) => Reply::Probe(self.probe(&call).await),
             Work::Sleep(time) => {
                 tokio::time::sleep(Duration::try_from(time).unwrap_or(Duration::ZERO)).await;
@@ -197,7 +243,8 @@ impl Hands {
         if let (Operation::Pull { reference, .. }, Ok(_)) = (operation, &result) {
             self.pulled.lock().insert(reference.clone(), tokio::time::Instant::now());
         }
-        tracing::debug!(operation = operation.name(), ms = began.elapsed().as_millis(), error = ?result.as_ref().err(), "engine");
+        let (us, waited) = (began.elapsed().as_micros(), began.duration_since(asked).as_micros());
+        tracing::debug!(operation = operation.name(), us, waited, error = ?result.as_ref().err(), "engine");
         result
     }
 
@@ -325,6 +372,9 @@ async fn watch_pods(mut client: watch::Receiver<Client>, node: String, inputs: m
                     break;
                 }
             };
+            if let Some(Event::Put(pod)) = &event {
+                tracing::trace!(pod = spec::name(pod), revision = pod.metadata.resource_version, "seen");
+            }
             let input = match event {
                 Some(Event::All(pods)) => Input::Pods(pods.into_iter().map(Arc::new).collect()),
                 Some(Event::Put(pod)) => Input::Pod(Arc::new(pod)),
@@ -373,6 +423,16 @@ impl Lookup for HeartLookup {
     ) -> BoxFuture<'a, Result<Found, Missing>> {
         Box::pin(std::future::ready(self.look(namespace, pod, container, previous)))
     }
+
+    fn sandbox<'a>(&'a self, namespace: &'a str, pod: &'a str) -> BoxFuture<'a, Result<String, Missing>> {
+        let heart = self.0.lock();
+        let found = heart.pod(namespace, pod).ok_or(Missing::Pod).and_then(|pod| {
+            let seen = heart.seen(spec::uid(&pod));
+            let sandbox = seen.sandbox().filter(|cell| cell.state == State::Running);
+            sandbox.map(|cell| cell.id.clone()).ok_or_else(|| Missing::Waiting("ContainerCreating".to_owned()))
+        });
+        Box::pin(std::future::ready(found))
+    }
 }
 
 impl HeartLookup {
@@ -390,13 +450,26 @@ impl HeartLookup {
                 .ok_or(Missing::Container)?,
             (name, _) => name.to_owned(),
         };
-        spec::container(&pod, &container).ok_or(Missing::Container)?;
-        let seen = heart.seen(spec::uid(&pod));
+        spec::definition(&pod, &container).ok_or(Missing::Container)?;
+        let uid = spec::uid(&pod);
+        let (seen, status) = (heart.seen(uid), heart.status(uid));
+        let lists = status.map(|s| [&s.container_statuses, &s.init_container_statuses, &s.ephemeral_container_statuses]);
+        let status = lists.into_iter().flatten().flatten().flatten().find(|s| s.name == container);
         let mut ran = seen.attempts(&container).rev().filter(|c| c.state != State::Created || c.started_at.is_some());
         let found = if previous {
-            ran.nth(1).ok_or(Missing::Previous)?
+            // What the status calls the last state: of a container that waits to be started again that is its newest run.
+            let last = status.and_then(|s| s.last_state.as_ref()?.terminated.as_ref()?.container_id.clone());
+            let last = last.unwrap_or_default();
+            ran.find(|c| last.ends_with(&c.id)).ok_or(Missing::Previous)?
         } else {
-            ran.next().ok_or_else(|| Missing::Waiting("ContainerCreating".to_owned()))?
+            ran.next().ok_or_else(|| {
+                let reason = status.and_then(|s| s.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
+                Missing::Waiting(match reason {
+                    Some("ErrImagePull") => "image can't be pulled".to_owned(),
+                    Some("ImagePullBackOff") => "trying and failing to pull image".to_owned(),
+                    other => other.unwrap_or("ContainerCreating").to_owned(),
+                })
+            })?
         };
         Ok(Found::Container(found.id.clone()))
     }
@@ -406,6 +479,13 @@ impl HeartLookup {
 pub(super) fn memory_base() -> PathBuf {
     let places = [Path::new("/run"), Path::new("/dev/shm")];
     places.into_iter().find(|p| is_in_memory(p)).unwrap_or(places[0]).join("portolan")
+}
+
+/// When this host was started, as its kernel says.
+pub(super) fn booted_at() -> Option<Timestamp> {
+    let stat = std::fs::read_to_string("/proc/stat").ok()?;
+    let seconds = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
+    Timestamp::from_second(seconds.trim().parse().ok()?).ok()
 }
 
 /// Where secrets lie must be in memory; where it is not, people should know.

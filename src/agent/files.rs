@@ -31,6 +31,8 @@ impl Files {
         if !is_safe_uid(&work.uid) {
             bail!("a uid that is no file name: {:?}", work.uid);
         }
+        // Whatever else there will be, this says that there is something: see `pods`.
+        make_dir(&self.pods.join(&work.uid))?;
         for volume in &work.volumes {
             self.volume(&work.uid, work.group, volume).with_context(|| format!("volume \"{}\"", volume.name))?;
         }
@@ -93,6 +95,12 @@ impl Files {
             }
         }
         Ok(())
+    }
+
+    /// The uids of all pods of which there is anything. Asks only the directory that no other agent writes to.
+    pub(super) fn pods(&self) -> BTreeSet<String> {
+        let entries = std::fs::read_dir(&self.pods).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|uid| is_safe_uid(uid)).collect()
     }
 
     /// Removes everything of a pod.
@@ -270,8 +278,10 @@ mod tests {
         assert_eq!(std::fs::metadata(dir.path().join("p/u/volumes/v")).unwrap().permissions().mode() & 0o777, 0o777);
         assert!(write(VolumeKind::Host { path: "/etc/../etc".into(), check: String::new() }).is_err());
         assert!(write(VolumeKind::Host { path: "/etc/passwd".into(), check: "Directory".into() }).is_err());
+        write(files(&[])).unwrap();
+        assert_eq!(at.pods(), BTreeSet::from(["u".to_owned()]));
         at.remove("u").unwrap();
-        assert!(!v.exists());
+        assert!(!v.exists() && at.pods().is_empty());
         assert!(at.remove("../u").is_err());
     }
 

@@ -146,8 +146,10 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         server_wait: driver::signed(SERVER_WAIT),
         cpus: info.cpus,
         memory: info.memory,
+        booted_at: driver::booted_at(),
     };
-    let remembered = home.recall()?;
+    let files = files::Files { pods: home.pods(), memory: memory.clone() };
+    let remembered = heart::Remembered { volumes: files.pods(), ..home.recall()? };
     tracing::info!(node, server = known.server, pods = remembered.records.len(), "the agent starts");
     let heart = Arc::new(Mutex::new(heart::Heart::new(settings.clone(), remembered, clock::now())));
     let engine_answers = Arc::new(AtomicBool::new(true));
@@ -166,7 +168,6 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let renewal = tokio::spawn(renew(known, home.identity(), clients, access));
     let host = node::Host { node, address, info, options: options.clone(), engine_answers: engine_answers.clone() };
     let heartbeat = tokio::spawn(host.run(client.clone(), own.clone()));
-    let files = files::Files { pods: home.pods(), memory };
     let engine = options.engine.clone();
     driver::Driver { settings, engine, files, home, client, heart, engine_answers, builtin_sandbox }.run(stop).await;
     own.cancel();

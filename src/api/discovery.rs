@@ -37,6 +37,7 @@ fn subresource(kind: &Kind, name: &str) -> (&'static str, &'static str, String, 
         "token" => ("authentication.k8s.io", "v1", "TokenRequest".to_owned(), &["create"]),
         "exec" => ("", "v1", "PodExecOptions".to_owned(), &["create", "get"]),
         "attach" => ("", "v1", "PodAttachOptions".to_owned(), &["create", "get"]),
+        "portforward" => ("", "v1", "PodPortForwardOptions".to_owned(), &["create", "get"]),
         _ => (kind.group, kind.version, own(), &["get", "patch", "update"]),
     }
 }

@@ -51,6 +51,7 @@ mod read;
 mod remainder;
 mod review;
 mod signing;
+mod spdy;
 mod streams;
 mod subresource;
 mod table;
@@ -73,6 +74,8 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 const AT_ONCE: usize = 400;
 /// The same for agents, who have a lane of their own: a storm of other clients must not make hosts look dead (LV4).
 const AT_ONCE_NODES: usize = 400;
+/// How many exec, attach and port-forward sessions may be open at once. Each may hold a few hundred kilobytes.
+const SESSIONS: usize = 1000;
 
 /// The API over a store. Cheap to clone: all clones share everything.
 #[derive(Clone)]
@@ -85,6 +88,7 @@ struct Inner {
     clock: Clock,
     people: Semaphore,
     nodes: Semaphore,
+    sessions: Arc<Semaphore>,
     authority: Option<Arc<Authority>>,
     tunnels: Tunnels,
     rbac: Rbac,
@@ -133,7 +137,9 @@ impl Api {
         let (people, nodes) = (Semaphore::new(AT_ONCE), Semaphore::new(AT_ONCE_NODES));
         let (tunnels, rbac, memory) = (Tunnels::default(), Rbac::default(), authn::Memory::default());
         let documents = openapi::Documents::default();
-        let inner = Inner { store, clock, people, nodes, authority, tunnels, rbac, documents, memory, settings, stopping };
+        let sessions = Arc::new(Semaphore::new(SESSIONS));
+        let inner =
+            Inner { store, clock, people, nodes, sessions, authority, tunnels, rbac, documents, memory, settings, stopping };
         Api { inner: Arc::new(inner) }
     }
 
@@ -303,6 +309,9 @@ impl Api {
             "exec" | "attach" if matches!(verb, Verb::Get | Verb::Create) => {
                 return self.session(identity, target, query, parts).await;
             }
+            "portforward" if matches!(verb, Verb::Get | Verb::Create) => {
+                return self.port_forward(identity, target, query, parts).await;
+            }
             _ => {}
         }
         let lane = if identity.host().is_some() { &self.inner.nodes } else { &self.inner.people };
@@ -313,14 +322,14 @@ impl Api {
         };
         let headers = &parts.headers;
         match (verb, target.subresource.as_str()) {
-            (Verb::Get, "" | "status") => self.get(target, query, headers).await,
+            (Verb::Get, "" | "status" | "ephemeralcontainers") => self.get(target, query, headers).await,
             (Verb::List, "") => self.list(target, query, headers).await,
             _ => {
                 let ask = Ask::new(identity, target, query, headers)?;
                 match (verb, target.subresource.as_str()) {
                     (Verb::Create, "") => self.create(&ask, &bytes).await,
-                    (Verb::Update, "" | "status") => self.update(&ask, &bytes).await,
-                    (Verb::Patch, "" | "status") => self.patch(&ask, &bytes).await,
+                    (Verb::Update, "" | "status" | "ephemeralcontainers") => self.update(&ask, &bytes).await,
+                    (Verb::Patch, "" | "status" | "ephemeralcontainers") => self.patch(&ask, &bytes).await,
                     (Verb::Delete, "") => self.delete(&ask, &bytes).await,
                     (Verb::DeleteCollection, "") => self.delete_collection(&ask, &bytes).await,
                     (_, "scale") => self.scale(&ask, verb, &bytes).await,

@@ -181,7 +181,14 @@ fn scale_of(kind: &Kind, object: &Object) -> Value {
         if let Some(text) = selector.and_then(at).and_then(Value::as_str) {
             status["selector"] = text.into();
         }
-    } else if let Ok(typed) = serde_json::from_value(value["spec"]["selector"].clone()) {
+    }
+    let selector = &value["spec"]["selector"];
+    // The oldest of them only names labels.
+    let selector =
+        if object.key.kind.kind == "ReplicationController" { json!({"matchLabels": selector}) } else { selector.clone() };
+    if kind.custom.is_none()
+        && let Ok(typed) = serde_json::from_value(selector)
+    {
         status["selector"] = selector_text(&typed).into();
     }
     json!({

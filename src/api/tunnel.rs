@@ -31,6 +31,10 @@ const PING_TIME: Duration = Duration::from_secs(10);
 const RETURN_TIME: Duration = Duration::from_secs(5);
 /// How long an agent may take to begin its answer: starting a process in a container is the slowest thing that it does.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
+/// How much of one answer may be on its way to us before we have read it, in bytes; and of all together. An answer that a client does not
+/// take (a log that nobody scrolls) keeps its window, so there is room for all that an agent may send at once.
+const WINDOW: u32 = 256 * 1024;
+const WINDOWS: u32 = 500 * WINDOW;
 /// The longest error that an agent may answer.
 const ERROR_MAX: usize = 64 * 1024;
 
@@ -85,6 +89,8 @@ impl Api {
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIME)
             .keep_alive_while_idle(true)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOWS)
             .handshake::<_, Body>(upgraded);
         let (sender, connection) = match tokio::time::timeout(OPEN_TIME, handshake).await {
             Ok(Ok(opened)) => opened,

@@ -132,7 +132,9 @@ impl Api {
             if track {
                 managed::track(kind, None, &mut value, &ask.options.manager, managed::Operation::Update, None, now);
             }
-            let draft = admit::create(kind, value, &Stamp { uid: new_uid(), now }).map_err(|r| Failure::invalid(&r))?;
+            let uid = new_uid();
+            admit::assign(kind, &mut value, None, &uid, &self.store().view()).map_err(|r| Failure::invalid(&r))?;
+            let draft = admit::create(kind, value, &Stamp { uid, now }).map_err(|r| Failure::invalid(&r))?;
             self.check_write(ask.identity, ask.target, None, &draft)?;
             let mut txn = Txn::new();
             if kind.namespaced {
@@ -272,11 +274,21 @@ impl Api {
         let now = self.now();
         let (kind, subresource) = (ask.target.kind.rules(), ask.subresource());
         admit::prepare(kind, &mut wanted);
-        managed::track(kind, Some(&old.value()), &mut wanted, &ask.options.manager, managed::Operation::Update, subresource, now);
+        let before = old.value();
+        managed::track(kind, Some(&before), &mut wanted, &ask.options.manager, managed::Operation::Update, subresource, now);
+        if subresource.is_none() {
+            self.assign(old, &before, &mut wanted)?;
+        }
         match admit::update_as(kind, old, wanted, subresource, now).map_err(|r| Failure::invalid(&r))? {
             Some(draft) => Ok(Next::Write(draft)),
             None => Ok(Next::Unchanged),
         }
+    }
+
+    /// Gives the next version of an object what it shares with no other.
+    fn assign(&self, old: &Object, before: &Value, wanted: &mut Value) -> Result<(), Failure> {
+        let chance = format!("{} {}", old.meta.uid, old.revision);
+        admit::assign(old.key.kind, wanted, Some(before), &chance, &self.store().view()).map_err(|r| Failure::invalid(&r))
     }
 
     pub(super) async fn patch(&self, ask: &Ask<'_>, bytes: &Bytes) -> Result<Response<Body>, Failure> {
@@ -366,16 +378,16 @@ impl Api {
                 .changed(ask, named.is_none(), |old| {
                     check_version(old, named)?;
                     check_uid(old, &config)?;
-                    let mut value = applied(Some(&old.value()))?;
+                    let before = old.value();
+                    let mut value = applied(Some(&before))?;
                     admit::prepare(kind, &mut value);
-                    Ok(
-                        match admit::update_as(kind, old, value, ask.subresource(), self.now())
-                            .map_err(|r| Failure::invalid(&r))?
-                        {
-                            Some(draft) => (Next::Write(draft), warnings.clone()),
-                            None => (Next::Unchanged, warnings.clone()),
-                        },
-                    )
+                    if ask.subresource().is_none() {
+                        self.assign(old, &before, &mut value)?;
+                    }
+                    Ok(match admit::update_as(kind, old, value, ask.subresource(), self.now()).map_err(|r| Failure::invalid(&r))? {
+                        Some(draft) => (Next::Write(draft), warnings.clone()),
+                        None => (Next::Unchanged, warnings.clone()),
+                    })
                 })
                 .await;
             match done {

@@ -48,6 +48,10 @@ pub struct Machine {
     pub kernel: String,
     /// Memory in MB.
     pub memory: u64,
+    /// How many processes wanted a processor, on average over the minute before.
+    pub load: f64,
+    /// The engine of the first host, with its version; empty without hosts.
+    pub engine: String,
     /// The version of portolan.
     pub version: &'static str,
 }
@@ -69,6 +73,8 @@ impl Machine {
             processor: field(&read("/proc/cpuinfo"), "model name"),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             memory: memory.split(' ').next().and_then(|kb| kb.parse::<u64>().ok()).unwrap_or(0) / 1024,
+            load: read("/proc/loadavg").split(' ').next().and_then(|l| l.parse().ok()).unwrap_or(0.0),
+            engine: String::new(),
             version: env!("CARGO_PKG_VERSION"),
         }
     }
@@ -94,7 +100,9 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let m = &self.machine;
-        writeln!(f, "portolan {}, {} × {}, {} MB, Linux {}\n", m.version, m.cpus, m.processor, m.memory, m.kernel)?;
+        let engine = if m.engine.is_empty() { String::new() } else { format!(", {}", m.engine) };
+        writeln!(f, "portolan {}, {} × {}, {} MB, Linux {}{engine}.", m.version, m.cpus, m.processor, m.memory, m.kernel)?;
+        writeln!(f, "Load average when it began: {:.1}.\n", m.load)?;
         writeln!(f, "| what | median | unit | runs |\n|---|---:|---|---|")?;
         for figure in &self.figures {
             let runs: Vec<_> = figure.values.iter().map(|v| short(*v)).collect();

@@ -18,6 +18,7 @@ pub(super) struct House {
     pub server: u32,
     /// The agents' process ids.
     pub agents: Vec<u32>,
+    logs: PathBuf,
     repository: git2::Repository,
     _children: Vec<Child>,
 }
@@ -30,7 +31,9 @@ impl House {
         let dir = std::env::temp_dir().join(format!("portolan-bench-{}", noise.map(|b| format!("{b:02x}")).concat()));
         std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         let repository = repository(&dir)?;
-        let mut house = House { dir, server: 0, agents: Vec::new(), repository, _children: Vec::new() };
+        let logs = options.logs.clone().unwrap_or_else(|| dir.clone());
+        std::fs::create_dir_all(&logs).with_context(|| format!("create {}", logs.display()))?;
+        let mut house = House { dir, server: 0, agents: Vec::new(), logs, repository, _children: Vec::new() };
         commit_files::<&str, &str>(&house.repository, "Nothing yet", &[])?;
 
         let port =
@@ -83,7 +86,8 @@ impl House {
     }
 
     fn spawn(&mut self, mut command: Command, name: &str) -> Result<u32> {
-        let log = std::fs::File::create(self.dir.join(format!("{name}.log"))).context("create a log")?;
+        let log = std::fs::File::options().create(true).append(true).open(self.logs.join(format!("{name}.log")));
+        let log = log.context("open a log")?;
         let child = command
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("share a log")?)

@@ -31,6 +31,8 @@ pub struct Options {
     pub runs: usize,
     /// The image that is started. It must run without a command and stop at once when asked to.
     pub image: String,
+    /// Where the server and the agents write their logs; with `None` they are lost. What they log says PORTOLAN_LOG.
+    pub logs: Option<PathBuf>,
     /// Which benchmarks; empty for all.
     pub only: Vec<Subject>,
 }
@@ -87,7 +89,12 @@ impl Subject {
 
 /// Runs the benchmarks, one after the other. `say` is told what is being done.
 pub async fn run(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Result<Report> {
-    let mut report = Report::new(Machine::look());
+    let mut machine = Machine::look();
+    if let Some(host) = options.hosts.first() {
+        let info = engine(host).info().await.with_context(|| format!("reach the engine of {}", host.name))?;
+        machine.engine = format!("{} {}", info.engine, info.version);
+    }
+    let mut report = Report::new(machine);
     for subject in Subject::ALL {
         if !options.only.is_empty() && !options.only.contains(&subject) {
             continue;

@@ -5,12 +5,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use futures_util::StreamExt;
 use jiff::Timestamp;
 
 use super::house::{House, deployment};
 use super::{Figure, Options, engine};
 use crate::clock;
-use crate::docker::{ContainerSpec, Engine};
+use crate::docker::{ContainerSpec, Engine, Flow, Hint};
 
 pub(super) async fn run(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Result<Vec<Figure>> {
     let host = &options.hosts[0];
@@ -24,11 +25,15 @@ pub(super) async fn run(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Resul
     for run in 0..options.runs {
         say(&format!("push {} of {}", run + 1, options.runs));
         let name = format!("bench-{run}");
+        // Listened to, not asked again and again: the engine has enough to do.
+        let mut hints = engine.events(&["io.kubernetes.container.name=main".to_owned()]).await?;
         let before = clock::now();
         files.push((format!("{name}.yaml"), deployment(&name, 1, &options.image, "1")));
         let commit = house.commit("One more pod", &files)?;
-        let started = first_start(engine.as_ref(), &name).await?;
+        let started = first_start(engine.as_ref(), &mut hints, &name).await?;
+        drop(hints);
         let push = millis(before, started);
+        tracing::debug!(%before, %started, push, "measured");
         let docker = bare_start(engine.as_ref(), &options.image, run).await?;
         pushed.add(push);
         bare.add(docker);
@@ -45,19 +50,22 @@ fn millis(from: Timestamp, to: Timestamp) -> f64 {
 }
 
 /// When the first container of the pods with this name prefix started.
-async fn first_start(engine: &dyn Engine, prefix: &str) -> Result<Timestamp> {
-    let labels = ["io.kubernetes.container.name=main".to_owned()];
-    for _ in 0..6000 {
-        for container in engine.list(&labels).await? {
-            if container.labels.get("io.kubernetes.pod.name").is_some_and(|pod| pod.starts_with(&format!("{prefix}-")))
-                && let Some(started) = engine.inspect(&container.id).await?.started_at
-            {
-                return Ok(started);
+async fn first_start(engine: &dyn Engine, hints: &mut Flow<Hint>, prefix: &str) -> Result<Timestamp> {
+    let found = async {
+        while let Some(hint) = hints.next().await {
+            let hint = hint?;
+            if hint.action != "start" {
+                continue;
+            }
+            let state = engine.inspect(&hint.container).await?;
+            if state.labels.get("io.kubernetes.pod.name").is_some_and(|pod| pod.starts_with(&format!("{prefix}-"))) {
+                return state.started_at.context("a time of its start");
             }
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    anyhow::bail!("no container of {prefix} started within a minute");
+        anyhow::bail!("the engine has ended its stream of events");
+    };
+    let found = tokio::time::timeout(Duration::from_secs(60), found).await;
+    found.with_context(|| format!("no container of {prefix} started within a minute"))?
 }
 
 async fn bare_start(engine: &dyn Engine, image: &str, run: usize) -> Result<f64> {

@@ -8,6 +8,8 @@ use super::house::{House, deployment};
 use super::{Figure, Options};
 
 const PODS: usize = 30;
+/// Enough: these figures hardly differ from run to run.
+const RUNS: usize = 3;
 /// Long enough for two rounds of leases.
 const WATCHED: Duration = Duration::from_secs(20);
 
@@ -22,8 +24,9 @@ pub(super) async fn run(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Resul
     let mut agent_memory = Figure::new(&format!("agent memory (RSS, the largest) {of}"), "MB");
     let mut server_cpu = Figure::new(&format!("server CPU {of}"), "% of a core");
     let mut agents_cpu = Figure::new(&format!("agents' CPU together {of}"), "% of a core");
-    for run in 0..options.runs {
-        say(&format!("at rest, {} of {}", run + 1, options.runs));
+    let runs = options.runs.min(RUNS);
+    for run in 0..runs {
+        say(&format!("at rest, {} of {runs}", run + 1));
         let before = (ticks(house.server)?, all_ticks(&house.agents)?);
         tokio::time::sleep(WATCHED).await;
         let after = (ticks(house.server)?, all_ticks(&house.agents)?);

@@ -35,7 +35,7 @@ pub(super) async fn run(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Resul
             if before.elapsed() > Duration::from_secs(300) {
                 bail!("the update did not finish within 5 minutes");
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
         figure.add(before.elapsed().as_secs_f64());
         house.healthy(&commit).await?;

@@ -558,6 +558,9 @@ pub(super) struct Bench {
     /// The image that is started
     #[arg(long, value_name = "IMAGE", default_value = "pause")]
     pub(super) image: String,
+    /// Keep what the server and the agents log (see PORTOLAN_LOG) in this directory
+    #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
+    pub(super) logs: Option<PathBuf>,
     /// text (a table in Markdown) or json
     #[arg(long, short, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
     pub(super) output: String,

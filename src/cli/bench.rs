@@ -7,7 +7,7 @@ use crate::bench::{self, Host, Options, Subject};
 pub(super) async fn run(cx: &Context, args: Bench) -> Outcome {
     let only = args.only.iter().map(|w| subject(w)).collect::<Result<Vec<_>, _>>()?;
     let hosts = args.hosts.iter().map(|h| host(h)).collect::<Result<Vec<_>, _>>()?;
-    let options = Options { hosts, listen: args.listen, runs: args.runs.max(1), image: args.image, only };
+    let options = Options { hosts, listen: args.listen, runs: args.runs.max(1), image: args.image, logs: args.logs, only };
     let print = cx.print.clone();
     let report = bench::run(&options, &|text| print.say(text)).await.doing("measure")?;
     match args.output.as_str() {

@@ -99,9 +99,11 @@ fn rows(kind: &'static Kind, objects: &[&Value], wide: bool, namespaces: bool, p
     let rows: Vec<Vec<String>> = objects
         .iter()
         .map(|object| {
+            // Columns speak of what is stored, in its words.
+            let stored = kind.store((*object).clone());
             let mut cells: Vec<String> = columns
                 .iter()
-                .map(|c| match (c.cell)(object, now) {
+                .map(|c| match (c.cell)(&stored, now) {
                     Value::String(text) => text,
                     Value::Null => "<none>".to_owned(),
                     other => other.to_string(),

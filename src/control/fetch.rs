@@ -21,8 +21,8 @@ use crate::render::{self, Cache};
 const AT_ONCE: usize = 4;
 /// How soon after a failure one looks again; it doubles up to the Application's own interval.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
-/// A push to a local repository moves several files; this long after the first one it is over.
-const PUSH_SETTLES: Duration = Duration::from_millis(15);
+/// A repository in which something always moves is read no more often than this.
+const BREATHE: Duration = Duration::from_millis(15);
 
 /// What the loop and the tasks share.
 struct Shared {
@@ -116,8 +116,10 @@ async fn follow(shared: Arc<Shared>, key: Key, kick: Arc<Notify>) {
             return;
         };
         watched = watch(watched, &ask.request.repository, &kick);
+        let begun = tokio::time::Instant::now();
         let (seen, used) = read(&shared, ask.clone(), before.clone(), cache).await;
         cache = used;
+        tracing::trace!(application = %key, us = begun.elapsed().as_micros(), commit = seen.commit(), "read");
         failures = if seen.outcome.is_ok() { 0 } else { failures + 1 };
         let stays = before.as_ref().is_some_and(|before| same_failure(before, &seen));
         let news = before.is_none_or(|before| differs(&before, &seen));
@@ -134,7 +136,7 @@ async fn follow(shared: Arc<Shared>, key: Key, kick: Arc<Notify>) {
             shared.wake.notify_one();
         }
         tokio::select! {
-            () = kick.notified() => tokio::time::sleep(PUSH_SETTLES).await,
+            () = kick.notified() => tokio::time::sleep_until(begun + BREATHE).await,
             () = tokio::time::sleep(pause(&ask, failures)) => {}
         }
     }

@@ -196,7 +196,12 @@ impl Slot {
     fn step(&mut self, store: &Store, ids: &mut Ids) {
         let now = clock::now();
         let name = self.body.name();
+        let begun = (std::time::Instant::now(), store.revision());
         let outcome = catch_unwind(AssertUnwindSafe(|| self.body.step(&mut Context { store, now, ids: &mut *ids })));
+        let revision = store.revision();
+        if revision != begun.1 {
+            tracing::trace!(name, from = begun.1, to = revision, us = begun.0.elapsed().as_micros(), "stepped");
+        }
         let wait = match outcome {
             Ok(Ok(next)) => {
                 self.conflicts = 0;
@@ -237,7 +242,11 @@ pub async fn drive(loops: Vec<Box<dyn Loop>>, store: Store, stop: impl Future<Ou
     // One loop looks outside (at git); if more do, this becomes a list.
     let outside = slots.iter().find_map(|slot| slot.body.wake()).unwrap_or_default();
     let mut changed = true;
+    let mut gathering = None;
     loop {
+        // What one commit leads to (a release, its objects, their pods, where those run) is written in several transactions, one after
+        // the other and within a few milliseconds. They go to the disk together when nobody has anything more to do.
+        gathering.get_or_insert_with(|| store.gather());
         newest.borrow_and_update();
         for slot in &mut slots {
             // A loop that met a conflict waits for its time even when the store changes, or two writers would chase each other.
@@ -245,6 +254,9 @@ pub async fn drive(loops: Vec<Box<dyn Loop>>, store: Store, stop: impl Future<Ou
                 slot.step(&store, &mut ids);
                 tokio::task::yield_now().await;
             }
+        }
+        if !newest.has_changed().unwrap_or(false) {
+            gathering = None;
         }
         let now = clock::now();
         let nap = slots

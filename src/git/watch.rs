@@ -3,18 +3,16 @@
 //! A notification is a hint to look, no more: losing one costs the time until the next look.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use notify::{RecursiveMode, Watcher as _};
 
 use super::error::{FetchError, FetchErrorKind};
 use super::mirror::open_local;
 
-/// A push writes several files within a few milliseconds: one wake-up is enough for all.
+/// A push writes several files within a few milliseconds: one wake-up for the first, and one for all that follow within this time.
 const QUIET: Duration = Duration::from_millis(20);
-/// A repository that is never quiet is still looked at this often.
-const LONGEST_WAIT: Duration = Duration::from_millis(200);
 
 /// Watches the refs of a local repository; stops when dropped.
 pub struct Watcher {
@@ -57,16 +55,18 @@ pub fn watch_local(path: &Path, wake: impl Fn() + Send + 'static) -> Result<Watc
     std::thread::Builder::new()
         .name("git-watch".into())
         .spawn(move || {
+            // At once for the first: git writes objects before the ref that names them, so what a ref names can be read.
             while receive.recv().is_ok() {
-                let first = Instant::now();
-                loop {
-                    match receive.recv_timeout(QUIET) {
-                        Ok(()) if first.elapsed() < LONGEST_WAIT => {}
-                        Err(RecvTimeoutError::Disconnected) => return,
-                        _ => break,
-                    }
-                }
+                tracing::trace!("a ref changed");
                 wake();
+                std::thread::sleep(QUIET);
+                let mut more = false;
+                while receive.try_recv().is_ok() {
+                    more = true;
+                }
+                if more {
+                    wake();
+                }
             }
         })
         .map_err(|e| FetchError::new(FetchErrorKind::Local, format!("watch {}", path.display()), e))?;

@@ -58,15 +58,14 @@ fn is_cpu_share(metric: &Value, about: &str) -> bool {
 
 fn autoscaler_stored(object: &mut Value) {
     let kept = |object: &mut Value, name: &str| -> Option<Value> {
-        let text = object["metadata"]["annotations"].as_object_mut()?.remove(name)?;
-        serde_json::from_str(text.as_str()?).ok()
+        let annotations = object.get_mut("metadata")?.get_mut("annotations")?.as_object_mut()?;
+        serde_json::from_str(annotations.remove(name)?.as_str()?).ok()
     };
     let mut metrics: Vec<Value> = kept(object, METRICS).and_then(|v| v.as_array().cloned()).unwrap_or_default();
     let (current, conditions) = (kept(object, CURRENT_METRICS), kept(object, CONDITIONS));
     let behavior = kept(object, BEHAVIOR);
-    if let Some(annotations) = object["metadata"].get("annotations")
-        && annotations.as_object().is_some_and(Map::is_empty)
-        && let Some(metadata) = object["metadata"].as_object_mut()
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
+        && metadata.get("annotations").and_then(Value::as_object).is_some_and(Map::is_empty)
     {
         metadata.remove("annotations");
     }

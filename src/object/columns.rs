@@ -38,6 +38,15 @@ const fn number(name: &'static str, cell: fn(&Value, Timestamp) -> Value) -> Col
 
 const NAME: Column = text("Name", |o, _| o["metadata"]["name"].clone());
 const AGE: Column = text("Age", |o, now| since(&o["metadata"]["creationTimestamp"], now).into());
+/// What most kinds that run pods show.
+const DESIRED: Column = number("Desired", |o, _| int_or(&o["spec"]["replicas"], 1).into());
+const CURRENT: Column = number("Current", |o, _| int(&o["status"]["replicas"]).into());
+const READY: Column = number("Ready", |o, _| int(&o["status"]["readyReplicas"]).into());
+const READY_OF: Column =
+    text("Ready", |o, _| format!("{}/{}", int(&o["status"]["readyReplicas"]), int_or(&o["spec"]["replicas"], 1)).into());
+const CONTAINERS: Column = wide("Containers", |o, _| containers(o, "name"));
+const IMAGES: Column = wide("Images", |o, _| containers(o, "image"));
+const SELECTOR: Column = wide("Selector", |o, _| selector(&o["spec"]["selector"]));
 
 /// For kinds without columns of their own.
 pub const PLAIN: &[Column] = &[NAME, AGE];
@@ -123,26 +132,17 @@ pub const EVENT: &[Column] = &[
 /// Columns of Deployments.
 pub const DEPLOYMENT: &[Column] = &[
     NAME,
-    text("Ready", |o, _| format!("{}/{}", int(&o["status"]["readyReplicas"]), int_or(&o["spec"]["replicas"], 1)).into()),
+    READY_OF,
     number("Up-to-date", |o, _| int(&o["status"]["updatedReplicas"]).into()),
     number("Available", |o, _| int(&o["status"]["availableReplicas"]).into()),
     AGE,
-    wide("Containers", |o, _| containers(o, "name")),
-    wide("Images", |o, _| containers(o, "image")),
-    wide("Selector", |o, _| selector(&o["spec"]["selector"])),
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
 ];
 
 /// Columns of ReplicaSets.
-pub const REPLICA_SET: &[Column] = &[
-    NAME,
-    number("Desired", |o, _| int_or(&o["spec"]["replicas"], 1).into()),
-    number("Current", |o, _| int(&o["status"]["replicas"]).into()),
-    number("Ready", |o, _| int(&o["status"]["readyReplicas"]).into()),
-    AGE,
-    wide("Containers", |o, _| containers(o, "name")),
-    wide("Images", |o, _| containers(o, "image")),
-    wide("Selector", |o, _| selector(&o["spec"]["selector"])),
-];
+pub const REPLICA_SET: &[Column] = &[NAME, DESIRED, CURRENT, READY, AGE, CONTAINERS, IMAGES, SELECTOR];
 
 /// Columns of ServiceAccounts.
 pub const SERVICE_ACCOUNT: &[Column] = &[NAME, number("Secrets", |o, _| o["secrets"].as_array().map_or(0, Vec::len).into()), AGE];

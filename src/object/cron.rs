@@ -40,11 +40,8 @@ struct Bounds {
 const MINUTES: Bounds = Bounds { least: 0, most: 59, names: &[] };
 const HOURS: Bounds = Bounds { least: 0, most: 23, names: &[] };
 const DAYS: Bounds = Bounds { least: 1, most: 31, names: &[] };
-const MONTHS: Bounds = Bounds {
-    least: 1,
-    most: 12,
-    names: &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
-};
+const MONTHS: Bounds =
+    Bounds { least: 1, most: 12, names: &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"] };
 const WEEKDAYS: Bounds = Bounds { least: 0, most: 6, names: &["sun", "mon", "tue", "wed", "thu", "fri", "sat"] };
 
 /// Words for schedules.
@@ -76,7 +73,8 @@ impl Schedule {
         let [minutes, hours, days, months, weekdays] = fields.as_slice() else {
             return Err(format!("expected exactly 5 fields, found {}: [{}]", fields.len(), fields.join(" ")));
         };
-        let open = |field: &str| field.split(',').any(|part| matches!(part.split('/').next(), Some("*" | "?")) && !part.contains('/'));
+        let open =
+            |field: &str| field.split(',').any(|part| matches!(part.split('/').next(), Some("*" | "?")) && !part.contains('/'));
         Ok(Schedule::At(Times {
             minutes: field(minutes, &MINUTES)?,
             hours: field(hours, &HOURS)?,
@@ -221,7 +219,10 @@ mod tests {
             ("@often", "unrecognized descriptor: @often"),
             ("@every soon", "failed to parse duration @every soon: invalid duration"),
             ("", "empty spec string"),
-            ("99999999999999 * * * *", "failed to parse int from 99999999999999: strconv.Atoi: parsing \"99999999999999\": invalid syntax"),
+            (
+                "99999999999999 * * * *",
+                "failed to parse int from 99999999999999: strconv.Atoi: parsing \"99999999999999\": invalid syntax",
+            ),
         ];
         for (text, wanted) in rows {
             assert_eq!(Schedule::parse(text).unwrap_err(), wanted, "{text}");

@@ -50,6 +50,8 @@ pub struct Kind {
     pub validate: fn(&Value, Option<&Value>) -> Vec<Cause>,
     /// The columns of `kubectl get`.
     pub columns: &'static [Column],
+    /// What does not happen to objects of this kind yet, as the rest of a sentence that says that they are stored; empty when all does.
+    pub idle: &'static str,
     /// Whose objects these are in other words; `None` for a kind that is stored as it is served.
     pub alias: Option<Alias>,
     /// What a definition in the cluster says of it; `None` for the kinds of this program.

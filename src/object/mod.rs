@@ -13,6 +13,7 @@
 pub mod admit;
 mod alias;
 pub mod columns;
+pub mod cron;
 pub mod custom;
 pub mod kind;
 pub mod ours;
@@ -103,6 +104,8 @@ pub struct Meta {
     pub creation_timestamp: Option<String>,
     /// Values of the kind's selectable fields (`Kind::selectable`), in that order; absent fields are empty.
     pub fields: Vec<String>,
+    /// What this object holds that no other object may hold (`address 10.96.0.9`). The store sees to that.
+    pub claims: Vec<String>,
 }
 
 impl Meta {
@@ -133,6 +136,7 @@ impl Meta {
             deletion_timestamp: text("deletionTimestamp"),
             creation_timestamp: text("creationTimestamp"),
             fields: kind.selectable.iter().map(|path| field_text(value, path)).collect(),
+            claims: admit::assign::claims(kind, value),
         }
     }
 }

@@ -379,6 +379,13 @@ pub struct Rollout {
     /// Objects that were unhealthy before it began, and how: they do not count against it unless they get worse.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub unhealthy_before: BTreeMap<String, String>,
+    /// How often a container of each object had been restarted before it began, where one had: the highest count among its pods. Old
+    /// restarts do not count against it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub restarts_before: BTreeMap<String, i32>,
+    /// Since when something outside holds it up: a registry, a lack of room, hosts that do not answer. The progress deadline stands still.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_up_since: Option<Time>,
     /// The objects that it wrote. Being unhealthy before is no excuse for what was changed.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub touched: BTreeSet<String>,

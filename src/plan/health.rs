@@ -22,6 +22,11 @@ const RESTARTS_ALLOWED: i32 = 2;
 /// For how long a container may lack its configuration before that is taken for a mistake: agents learn of a new ConfigMap a moment
 /// after they learn of the pod.
 const CONFIG_GRACE: SignedDuration = SignedDuration::from_secs(20);
+/// What Kubernetes takes for a Deployment's `progressDeadlineSeconds` where nobody says one.
+const DEPLOYMENT_DEADLINE: i32 = 600;
+/// For how long a registry may deny a pod its image before that is taken for its answer. Longer than a bad moment of its accounts, and
+/// shorter than anybody wants to wait for a misspelt name.
+const DENIED_GRACE: SignedDuration = SignedDuration::from_mins(2);
 /// How many broken pods of one object are described. The others are broken in the same way.
 const EVIDENCE: usize = 3;
 
@@ -70,6 +75,10 @@ pub struct Health {
     pub evidence: Vec<Evidence>,
     /// How far it got: grows while it moves forward.
     pub progress: i64,
+    /// Its own controller gave it so many seconds to move forward, and says that they are over. Whether they were fair, without hosts
+    /// that were away in between, the controller does not know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overdue: Option<i64>,
 }
 
 /// What belongs to an object, and what is known about hosts.
@@ -81,12 +90,15 @@ pub struct Children {
     pub pods: Vec<Arc<Object>>,
     /// Nodes that do not answer.
     pub unreachable: BTreeSet<String>,
+    /// How often a container of the object had been restarted when the rollout that asks began: the highest count among its pods. These
+    /// restarts do not speak against it.
+    pub restarts_before: i32,
 }
 
 /// How an object is now. `since` is when the rollout that asks began: what broke before then does not speak against it.
 pub fn of(object: &Object, children: &Children, since: Option<Timestamp>, now: Timestamp) -> Health {
     let name = format!("{} {}", object.key.kind.kind, place(&object.key.namespace, &object.key.name));
-    let look = Look { name: &name, unreachable: &children.unreachable, since, now };
+    let look = Look { name: &name, unreachable: &children.unreachable, restarts_before: children.restarts_before, since, now };
     let known = match (object.key.kind.group, object.key.kind.kind) {
         ("apps", "Deployment") => object.typed::<Deployment>().map(|d| look.deployment(&d, children)),
         ("apps", "ReplicaSet") => object.typed::<ReplicaSet>().map(|r| look.replica_set(&r, children)),
@@ -121,6 +133,7 @@ fn progressing(on: String) -> Health {
 struct Look<'a> {
     name: &'a str,
     unreachable: &'a BTreeSet<String>,
+    restarts_before: i32,
     since: Option<Timestamp>,
     now: Timestamp,
 }
@@ -128,7 +141,7 @@ struct Look<'a> {
 impl Look<'_> {
     fn broken(&self, reason: &str, message: String) -> Health {
         let evidence = Evidence { object: self.name.to_owned(), reason: reason.to_owned(), message, ..Evidence::default() };
-        Health { state: State::Broken, on: vec![show(&evidence)], evidence: vec![evidence], progress: 0 }
+        Health { state: State::Broken, on: vec![show(&evidence)], evidence: vec![evidence], ..Health::default() }
     }
 
     /// As `kubectl rollout status` sees it, and then what its newest pods say.
@@ -174,7 +187,8 @@ impl Look<'_> {
             let reason = condition.reason.clone().unwrap_or_default();
             match (condition.type_.as_deref().unwrap_or(""), condition.status.as_deref().unwrap_or("")) {
                 ("Progressing", "False") if reason == "ProgressDeadlineExceeded" && health.state == State::Progressing => {
-                    self.worse(&mut health, State::Broken, Evidence { reason, message, ..Evidence::default() });
+                    health.overdue = Some(i64::from(spec.progress_deadline_seconds.unwrap_or(DEPLOYMENT_DEADLINE)));
+                    self.worse(&mut health, State::Progressing, Evidence { reason, message, ..Evidence::default() });
                 }
                 ("ReplicaFailure", "True") => {
                     self.worse(&mut health, State::HeldUp, Evidence { reason, message, ..Evidence::default() });
@@ -265,8 +279,13 @@ impl Look<'_> {
         health.progress = 1;
         let age_from = pod.status.as_ref().and_then(|s| s.start_time.as_ref()).or(pod.metadata.creation_timestamp.as_ref());
         let young = age_from.is_none_or(|t| self.now.duration_since(t.0) < CONFIG_GRACE);
+        // Restarts of before the rollout count only for pods of before it. Creation times are whole seconds.
+        let older =
+            |since: Timestamp| pod.metadata.creation_timestamp.as_ref().is_some_and(|t| t.0.as_second() < since.as_second());
+        let allowed = RESTARTS_ALLOWED + if self.since.is_some_and(older) { self.restarts_before } else { 0 };
+        let denied_long = age_from.is_some_and(|t| self.now.duration_since(t.0) >= DENIED_GRACE);
         for container in containers(pod) {
-            if let Some((state, evidence)) = self.container(container, young) {
+            if let Some((state, evidence)) = self.container(container, (young, denied_long), allowed) {
                 self.worse(&mut health, state, self.about(pod, evidence));
             }
         }
@@ -309,7 +328,12 @@ impl Look<'_> {
     }
 
     /// What speaks against one container, if anything does.
-    fn container(&self, container: &ContainerStatus, young: bool) -> Option<(State, Evidence)> {
+    fn container(
+        &self,
+        container: &ContainerStatus,
+        (young, denied_long): (bool, bool),
+        allowed: i32,
+    ) -> Option<(State, Evidence)> {
         let fact = |reason: &str, message: &Option<String>| Evidence {
             container: container.name.clone(),
             reason: reason.to_owned(),
@@ -323,13 +347,16 @@ impl Look<'_> {
             match reason {
                 "InvalidImageName" | "ErrImageNeverPull" => return Some((State::Broken, fact(reason, &waiting.message))),
                 "ErrImagePull" | "ImagePullBackOff" => {
-                    let permanent = waiting.message.as_deref().is_some_and(no_such_image);
-                    // The first refusal may be a registry that is a moment behind a push; from the second on it is an answer.
-                    let state = match (permanent, reason) {
-                        (true, "ImagePullBackOff") => State::Broken,
-                        (true, _) => State::Progressing,
-                        (false, _) if mutant::on(Mutant::InconclusiveIsFailed) => State::Broken,
-                        (false, _) => State::HeldUp,
+                    let answer = waiting.message.as_deref().map_or(Answer::None, |words| answer(words, &container.image));
+                    let again = reason == "ImagePullBackOff";
+                    let state = match answer {
+                        // The first refusal may be a registry that is a moment behind a push; from the second on it is an answer.
+                        Answer::NoSuchImage if again => State::Broken,
+                        // A registry whose accounts have a bad moment denies as well. It gets longer, and the deadline counts.
+                        Answer::Denied if again && denied_long => State::Broken,
+                        Answer::NoSuchImage | Answer::Denied => State::Progressing,
+                        Answer::None if mutant::on(Mutant::InconclusiveIsFailed) => State::Broken,
+                        Answer::None => State::HeldUp,
                     };
                     return Some((state, fact(reason, &waiting.message)));
                 }
@@ -342,8 +369,12 @@ impl Look<'_> {
         }
         let end = end?;
         let waits = state.waiting.is_some() || state.terminated.is_some();
+        if end.from_outside {
+            // Its host went down, somebody killed or removed it: whatever it was, the container did not do it.
+            return waits.then(|| (State::Progressing, exit(container, &end, &end.reason)));
+        }
         let killed = end.reason == "OOMKilled";
-        let allowed = if killed { 1 } else { RESTARTS_ALLOWED };
+        let allowed = if killed { allowed - (RESTARTS_ALLOWED - 1) } else { allowed };
         let again = end.exit_code != 0 || container.restart_count > 0;
         if again && container.restart_count >= allowed && (waits || !container.ready && container.restart_count > allowed) {
             let why = if killed { "OOMKilled" } else { "CrashLoopBackOff" };
@@ -377,6 +408,8 @@ struct End {
     reason: String,
     message: String,
     finished_at: Option<Timestamp>,
+    /// It was ended, and gave no reason for it.
+    from_outside: bool,
 }
 
 fn ended(container: &ContainerStatus) -> Option<End> {
@@ -384,6 +417,8 @@ fn ended(container: &ContainerStatus) -> Option<End> {
     let end = container.state.as_ref().and_then(|s| s.terminated.as_ref()).or(last)?;
     Some(End {
         exit_code: end.exit_code,
+        // The agent names a signal only where the container gave no reason for it, and these words only where nobody knows one.
+        from_outside: end.signal.is_some() || matches!(end.reason.as_deref(), Some("Unknown" | "ContainerStatusUnknown")),
         reason: end.reason.clone().unwrap_or_else(|| "Error".to_owned()),
         message: end.message.clone().unwrap_or_default(),
         finished_at: end.finished_at.as_ref().map(|t| t.0),
@@ -396,7 +431,11 @@ fn exit(container: &ContainerStatus, end: &End, reason: &str) -> Evidence {
     Evidence {
         container: container.name.clone(),
         reason: reason.to_owned(),
-        message: format!("container {} ended with exit code {}{times}", container.name, end.exit_code),
+        message: if end.from_outside {
+            format!("container {} was ended from outside, with exit code {}{times}", container.name, end.exit_code)
+        } else {
+            format!("container {} ended with exit code {}{times}", container.name, end.exit_code)
+        },
         exit_code: Some(end.exit_code),
         log: end.message.trim_end().to_owned(),
         ..Evidence::default()
@@ -421,15 +460,54 @@ pub fn show(evidence: &Evidence) -> String {
     text
 }
 
-/// Whether a registry's words say that there is no such image, rather than that it cannot tell now.
-fn no_such_image(message: &str) -> bool {
-    let message = message.to_ascii_lowercase();
+/// What a registry answered to the question for an image.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// There is no such image.
+    NoSuchImage,
+    /// We do not get it. Some registries say this of a repository that does not exist, so as not to tell which ones do.
+    Denied,
+    /// Nothing: it cannot be reached, or cannot tell now.
+    None,
+}
+
+/// What a registry's words about an image mean.
+fn answer(message: &str, image: &str) -> Answer {
+    // The image's own name says nothing: somebody's is called `timeout`.
+    let repository = image.rsplit_once(':').map_or(image, |(repository, tag)| if tag.contains('/') { image } else { repository });
+    let names = |word: &&str| {
+        let word = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+        let rest =
+            if repository.is_empty() { None } else { word.find(repository).map(|at| (at, &word[at + repository.len()..])) };
+        rest.is_some_and(|(at, rest)| (at == 0 || word[..at].ends_with('/')) && (rest.is_empty() || rest.starts_with([':', '@'])))
+    };
+    let message = message.split_whitespace().filter(|word| !names(word)).collect::<Vec<_>>().join(" ").to_ascii_lowercase();
     // A proxy's error page says "not found" as well; whoever cannot reach the registry has no answer from it.
-    let away =
-        ["timeout", "timed out", "connection refused", "no such host", "unreachable", "503", "502", "500 internal", "tls", "eof"];
+    let away = [
+        "timeout",
+        "timed out",
+        "connection refused",
+        "no such host",
+        "unreachable",
+        "503",
+        "502",
+        "500 internal",
+        "tls handshake",
+        "tls:",
+        "x509",
+        "eof",
+    ];
     let gone =
         ["manifest unknown", "not found", "does not exist", "no such image", "repository name not known", "invalid reference"];
-    gone.iter().any(|w| message.contains(w)) && !away.iter().any(|w| message.contains(w))
+    let denied =
+        ["denied", "unauthorized", "authentication required", "no basic auth credentials", "forbidden", "insufficient_scope"];
+    let says = |words: &[&str]| words.iter().any(|w| message.contains(w));
+    match () {
+        () if says(&away) => Answer::None,
+        () if says(&gone) => Answer::NoSuchImage,
+        () if says(&denied) => Answer::Denied,
+        () => Answer::None,
+    }
 }
 
 fn phase(pod: &Pod) -> &str {
@@ -501,6 +579,8 @@ mod tests {
         let early = ended(1, "Error", "2026-11-21T00:10:00Z");
         let late = ended(1, "Error", "2026-11-21T00:59:00Z");
         let killed = ended(137, "OOMKilled", "2026-11-21T00:59:00Z");
+        let mut struck = ended(137, "Error", "2026-11-21T00:59:00Z");
+        struck["terminated"]["signal"] = 9.into();
         let pull = |reason: &str, message: &str| json!({"state": {"waiting": {"reason": reason, "message": message}}});
         let since = "2026-11-21T00:30:00Z".parse().unwrap();
         for (status, expected) in [
@@ -548,6 +628,32 @@ mod tests {
                 pull("ImagePullBackOff", "received unexpected HTTP status: 503 Service Unavailable"),
                 r#"HeldUp ["pod web-1-x on a: ImagePullBackOff: received unexpected HTTP status: 503 Service Unavailable"] [ImagePullBackOff None ""]"#,
             ),
+            (
+                pull("ErrImagePull", "pull access denied"),
+                r#"Progressing ["pod web-1-x on a: ErrImagePull: pull access denied"] [ErrImagePull None ""]"#,
+            ),
+            // Its start is an hour ago: long enough for a registry whose accounts have a bad moment.
+            (
+                pull("ImagePullBackOff", "pull access denied"),
+                r#"Broken ["pod web-1-x on a: ImagePullBackOff: pull access denied"] [ImagePullBackOff None ""]"#,
+            ),
+            (
+                pull("ImagePullBackOff", "unauthorized: connection refused"),
+                r#"HeldUp ["pod web-1-x on a: ImagePullBackOff: unauthorized: connection refused"] [ImagePullBackOff None ""]"#,
+            ),
+            // Somebody else's SIGKILL, a reboot, a removal by hand: however often, the container did not do it.
+            (
+                json!({"state": crash, "restartCount": 9, "lastState": struck}),
+                r#"Progressing ["pod web-1-x on a: Error: container c was ended from outside, with exit code 137, restarted 9 times"] [Error Some(137) "last words"]"#,
+            ),
+            (
+                json!({"state": crash, "restartCount": 9, "lastState": ended(255, "Unknown", "2026-11-21T00:59:00Z")}),
+                r#"Progressing ["pod web-1-x on a: Unknown: container c was ended from outside, with exit code 255, restarted 9 times"] [Unknown Some(255) "last words"]"#,
+            ),
+            (
+                json!({"state": {"running": {}}, "restartCount": 9, "lastState": struck}),
+                r#"Progressing ["pod web-1-x: container c: running, not ready"] [NotReady None ""]"#,
+            ),
             (pull("InvalidImageName", "x"), r#"Broken ["pod web-1-x on a: InvalidImageName: x"] [InvalidImageName None ""]"#),
             (
                 pull("CreateContainerConfigError", "no key"),
@@ -557,9 +663,47 @@ mod tests {
             let text = told(&of(&pod(status.clone()), &Children::default(), Some(since), now()));
             assert_eq!(text, expected, "{status}");
         }
+        // Restarts of before the rollout do not count for a pod of before it, and do for a new one.
+        let again = object({
+            let mut pod = pod(json!({"state": crash, "restartCount": 8, "lastState": late})).value();
+            pod["metadata"]["creationTimestamp"] = "2026-11-21T00:00:00Z".into();
+            pod
+        });
+        for (before, since, expected) in [(6, since, "Broken"), (7, since, "Progressing"), (7, Timestamp::UNIX_EPOCH, "Broken")] {
+            let children = Children { restarts_before: before, ..Children::default() };
+            assert_eq!(of(&again, &children, Some(since), now()).state.word(), expected, "{before} since {since}");
+        }
+        let young = pod(pull("ImagePullBackOff", "pull access denied"));
+        let soon = "2026-11-21T00:01:59Z".parse().unwrap();
+        assert_eq!(of(&young, &Children::default(), None, soon).state, State::Progressing);
         let away = Children { unreachable: ["a".to_owned()].into(), ..Children::default() };
         let text = told(&of(&pod(json!({"state": crash, "restartCount": 9, "lastState": late})), &away, None, now()));
         assert_eq!(text, r#"Unknown ["pod web-1-x: host a does not answer"] []"#);
+    }
+
+    #[test]
+    fn answers_of_registries() {
+        for (words, image, expected) in [
+            ("manifest unknown", "i", Answer::NoSuchImage),
+            (
+                "pull access denied for a/b, repository does not exist or may require 'docker login': denied",
+                "a/b",
+                Answer::NoSuchImage,
+            ),
+            ("denied: requested access to the resource is denied", "a/b:1", Answer::Denied),
+            ("unauthorized: authentication required", "r.example:5000/a", Answer::Denied),
+            ("no basic auth credentials", "i", Answer::Denied),
+            ("toomanyrequests: You have reached your pull rate limit", "i", Answer::None),
+            ("net/http: TLS handshake timeout", "i", Answer::None),
+            ("unexpected EOF", "i", Answer::None),
+            ("", "", Answer::None),
+            // An image's own name is no answer, and hides none.
+            ("pull of docker.io/shop/denied:1 failed: 500 Internal Server Error", "shop/denied:1", Answer::None),
+            ("manifest for shop/eof:1 not found: manifest unknown", "shop/eof:1", Answer::NoSuchImage),
+            ("pull access denied for r.example:5000/timeout", "r.example:5000/timeout", Answer::Denied),
+        ] {
+            assert!(answer(words, image) == expected, "{words}");
+        }
     }
 
     #[test]
@@ -609,7 +753,7 @@ mod tests {
                 2,
                 overdue,
                 &older,
-                r#"Broken ["ProgressDeadlineExceeded: m", "1 of 2 replicas are available", "its controller has not made the new replica set yet"] [ProgressDeadlineExceeded None ""]"#,
+                r#"Progressing ["ProgressDeadlineExceeded: m", "1 of 2 replicas are available", "its controller has not made the new replica set yet"] [ProgressDeadlineExceeded None ""]"#,
             ),
         ] {
             assert_eq!(told(&of(&deployment(generation, status.clone()), children, None, now())), expected, "{status}");

@@ -11,6 +11,7 @@
 pub mod foresee;
 pub mod garbage;
 pub mod health;
+pub mod idle;
 pub mod node;
 pub mod pod;
 pub mod preflight;

@@ -4,7 +4,7 @@
 //! before, or when nothing moved for too long. The same rollout always gets the same verdict, after a restart as well: everything that
 //! is remembered is in [`Rollout`]. Going back is not done here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -20,6 +20,9 @@ const PROGRESS_DEADLINE: i64 = 600;
 /// update: a pod waits for the room that an old one leaves.
 const HOLD_UP: SignedDuration = SignedDuration::from_secs(20);
 
+/// How soon it is looked again whether a host gave a sign of life.
+const SIGN: SignedDuration = SignedDuration::from_secs(1);
+
 /// What the judge is shown.
 pub struct Input<'a> {
     /// What is remembered of the rollout.
@@ -32,8 +35,15 @@ pub struct Input<'a> {
     pub applied: bool,
     /// How many hosts there are, and how many of them do not answer.
     pub hosts: Hosts,
+    /// Hosts that run its pods and whose sign of life is overdue: what their containers do now is not known.
+    pub silent: &'a BTreeSet<String>,
+    /// Since when all hosts that run its pods give signs of life without a gap. What one of them shows may be older than the gap.
+    pub heard_since: Timestamp,
     /// The release that one could go back to exists.
     pub way_back: bool,
+    /// Since when somebody watches: the start of this server. What did not move while nobody was there to move it is no failure, and
+    /// what nobody saw healthy is not known to have been.
+    pub watched_since: Timestamp,
     /// Now.
     pub now: Timestamp,
 }
@@ -95,12 +105,14 @@ pub fn judge(input: &Input<'_>) -> Decision {
     let failed = |evidence| fail(rollout.purpose, policy, input.way_back, evidence);
     let wait = |until, on, errored| Decision::Wait { until, on, errored, verifying: false };
     if worst == State::Healthy && input.applied {
+        let soak = soak(rollout, policy);
         let since = rollout.healthy_since.as_ref().map_or(now, |t| t.0);
-        let end = since + soak(rollout, policy);
-        return if now >= end {
-            Decision::Good
-        } else {
-            Decision::Wait { until: Some(end), on: vec!["the soak".to_owned()], errored: false, verifying: true }
+        let end = if soak.is_zero() { since } else { since.max(input.watched_since).max(input.heard_since) + soak };
+        let verifying = |until, on| Decision::Wait { until: Some(until), on: vec![on], errored: false, verifying: true };
+        return match input.silent.first() {
+            _ if now < end => verifying(end, "the soak".to_owned()),
+            Some(host) if !soak.is_zero() => verifying(now + SIGN, format!("a sign of life from host {host}")),
+            _ => Decision::Good,
         };
     }
     if input.hosts.mostly_away() {
@@ -115,11 +127,15 @@ pub fn judge(input: &Input<'_>) -> Decision {
         return failed(broken);
     }
     let progressed = rollout.progressed.as_ref().or(rollout.started.as_ref()).map_or(now, |t| t.0);
+    let progressed = progressed.max(input.watched_since);
     let deadline = progressed + SignedDuration::from_secs(policy.progress_deadline_seconds.unwrap_or(PROGRESS_DEADLINE).max(1));
     if worst == State::Healthy {
         return wait(Some(deadline), Vec::new(), false); // the next wave is about to be written
     }
     if worst == State::Progressing {
+        // A controller that gave up earlier is believed, as far as its time was not taken by something outside.
+        let overdue = of(State::Progressing).filter_map(|(_, h)| h.overdue).min();
+        let deadline = overdue.map_or(deadline, |own| deadline.min(progressed + SignedDuration::from_secs(own.max(1))));
         if now < deadline {
             return wait(Some(deadline), waits(&counted), false);
         }
@@ -139,6 +155,11 @@ pub fn judge(input: &Input<'_>) -> Decision {
     // counts.
     let errored = held_up(worst, progressed, now);
     wait((!errored).then_some(progressed + HOLD_UP), waits(&counted), errored)
+}
+
+/// Whether what is missing is missing for a reason outside of the release.
+fn outside(worst: State, hosts: Hosts) -> bool {
+    matches!(worst, State::HeldUp | State::Unknown) || hosts.mostly_away() && worst != State::Healthy
 }
 
 fn held_up(worst: State, progressed: Timestamp, now: Timestamp) -> bool {
@@ -189,8 +210,9 @@ fn waits(counted: &[(&String, &Health)]) -> Vec<String> {
     unwell.iter().map(|(name, h)| format!("{name}: {}", h.on.join("; "))).collect()
 }
 
-/// The rollout's memory after a look: how far each object got, when something last moved, since when all is healthy.
-pub fn remember(rollout: &Rollout, healths: &BTreeMap<String, Health>, applied: bool, now: Timestamp) -> Rollout {
+/// The rollout's memory after a look: how far each object got, when something last moved, since when all is healthy, and since when
+/// it is held up. Time in which it was held up is taken off the progress deadline.
+pub fn remember(rollout: &Rollout, healths: &BTreeMap<String, Health>, applied: bool, hosts: Hosts, now: Timestamp) -> Rollout {
     let mut next = rollout.clone();
     for (name, health) in healths {
         let before = rollout.progress.get(name).copied();
@@ -199,6 +221,16 @@ pub fn remember(rollout: &Rollout, healths: &BTreeMap<String, Health>, applied: 
             // The first look at an object only notes where it stands.
             next.progressed = Some(Time(now));
         }
+    }
+    let worst = counted(rollout, healths).map(|(_, h)| h.state).max().unwrap_or_default();
+    match (outside(worst, hosts), &rollout.held_up_since) {
+        (true, None) => next.held_up_since = Some(Time(now)),
+        (false, Some(since)) => {
+            let moved = next.progressed.as_ref().or(next.started.as_ref()).map_or(now, |t| t.0);
+            next.progressed = Some(Time(moved + now.duration_since(since.0.max(moved))));
+            next.held_up_since = None;
+        }
+        _ => {}
     }
     let well = applied && counted(rollout, healths).all(|(_, h)| h.state == State::Healthy);
     next.healthy_since = if well { rollout.healthy_since.clone().or(Some(Time(now))) } else { None };
@@ -211,7 +243,7 @@ mod tests {
 
     const START: Timestamp = Timestamp::UNIX_EPOCH;
 
-    /// `at 30 applied web=Broken db=Progressing:2 before db=Broken touched=web progressed=10 healthy=20 hosts=2/3 back pause`
+    /// `at=30 applied web=Broken overdue=web:60 before=db:Broken touched=web progressed=10 healthy=20 hosts=2/3 back pause`
     fn check(row: &str) -> String {
         let words: Vec<&str> = row.split_whitespace().collect();
         let word = |name: &str| words.iter().find_map(|w| w.strip_prefix(name)?.strip_prefix('='));
@@ -219,12 +251,14 @@ mod tests {
         let at = |seconds: i64| START + SignedDuration::from_secs(seconds);
         let time = |name: &str| word(name).map(|n| Time(at(n.parse().unwrap())));
         let mut healths = BTreeMap::new();
+        let overdue =
+            |name: &str| word("overdue").and_then(|o| o.strip_prefix(name)?.strip_prefix(':')).map(|n| n.parse().unwrap());
         for (name, state) in words.iter().filter_map(|w| w.split_once('=')) {
             if let Some(state) = State::of_word(state) {
                 let evidence = Evidence { object: name.to_owned(), reason: "Because".to_owned(), ..Evidence::default() };
                 let evidence = if state == State::Broken { vec![evidence] } else { Vec::new() };
                 let on = vec![format!("is {}", state.word())];
-                healths.insert(name.to_owned(), Health { state, on, evidence, progress: 0 });
+                healths.insert(name.to_owned(), Health { state, on, evidence, overdue: overdue(name), ..Health::default() });
             }
         }
         let before = word("before").map(|b| b.split_once(':').unwrap()).map(|(n, s)| (n.to_owned(), s.to_owned()));
@@ -254,6 +288,9 @@ mod tests {
             healths: &healths,
             applied: has("applied"),
             hosts: Hosts { total, unreachable },
+            silent: &word("silent").map(str::to_owned).into_iter().collect(),
+            heard_since: at(word("heard").map_or(0, |n| n.parse().unwrap())),
+            watched_since: at(word("watched").map_or(0, |n| n.parse().unwrap())),
             way_back: !has("first"),
             now: at(word("at").unwrap().parse().unwrap()),
         });
@@ -288,11 +325,21 @@ mod tests {
             ("at=15 applied web=Healthy healthy=5", "good"),
             ("at=5 applied back web=Healthy healthy=5", "good"),
             ("at=5 applied", "wait until 15 verifying [the soak]"),
+            // Only what somebody watched is known.
+            ("at=15 applied web=Healthy healthy=5 watched=14", "wait until 24 verifying [the soak]"),
+            ("at=24 applied web=Healthy healthy=5 watched=14", "good"),
+            ("at=15 applied web=Healthy healthy=5 silent=b", "wait until 16 verifying [a sign of life from host b]"),
+            ("at=15 applied web=Healthy healthy=5 heard=8", "wait until 18 verifying [the soak]"),
+            ("at=5 applied back web=Healthy healthy=5 silent=b watched=4", "good"),
+            ("at=900 applied web=Progressing watched=890", "wait until 1490 rolling [web: is Progressing]"),
+            ("at=1490 applied web=Progressing watched=890", "back: web ProgressDeadlineExceeded"),
             // Fails fast, and at its deadline.
             ("at=5 applied web=Broken db=Healthy", "back: web Because"),
             ("at=5 web=Broken", "back: web Because"),
             ("at=500 applied web=Progressing", "wait until 600 rolling [web: is Progressing]"),
             ("at=600 applied web=Progressing", "back: web ProgressDeadlineExceeded"),
+            ("at=60 applied web=Progressing overdue=web:100", "wait until 100 rolling [web: is Progressing]"),
+            ("at=100 applied web=Progressing overdue=web:100", "back: web ProgressDeadlineExceeded"),
             ("at=600 applied web=Progressing progressed=100", "wait until 700 rolling [web: is Progressing]"),
             // What is outside of the release is not its fault.
             ("at=5 applied web=HeldUp", "wait until 20 rolling [web: is HeldUp]"),
@@ -318,6 +365,35 @@ mod tests {
     }
 
     #[test]
+    fn the_deadline_stands_still_while_something_outside_holds_it_up() {
+        let at = |seconds: i64| START + SignedDuration::from_secs(seconds);
+        let health = |word: &str, progress: i64| {
+            let state = State::of_word(word).unwrap();
+            BTreeMap::from([("web".to_owned(), Health { state, progress, ..Health::default() })])
+        };
+        let away = Hosts { total: 3, unreachable: 2 };
+        let all = Hosts { total: 3, unreachable: 0 };
+        let mut rollout = Rollout { started: Some(Time(START)), progressed: Some(Time(START)), ..Rollout::default() };
+        for (second, word, progress, hosts, held, progressed) in [
+            (100, "Progressing", 1, all, None, 100),
+            (150, "HeldUp", 1, all, Some(150), 100),
+            (200, "HeldUp", 1, all, Some(150), 100),
+            (250, "Progressing", 1, all, None, 200),
+            (260, "Unknown", 1, all, Some(260), 200),
+            // What moved meanwhile counts from when it moved.
+            (280, "Unknown", 2, all, Some(260), 280),
+            (300, "Progressing", 2, all, None, 300),
+            (310, "Progressing", 2, away, Some(310), 300),
+            (900, "Progressing", 2, all, None, 890),
+            (900, "Healthy", 2, away, None, 890),
+        ] {
+            rollout = remember(&rollout, &health(word, progress), true, hosts, at(second));
+            assert_eq!(rollout.held_up_since, held.map(|s| Time(at(s))), "{second} {word}");
+            assert_eq!(rollout.progressed, Some(Time(at(progressed))), "{second} {word}");
+        }
+    }
+
+    #[test]
     fn going_round_in_circles_is_not_progress() {
         let at = |seconds: i64| START + SignedDuration::from_secs(seconds);
         let health = |progress: i64| {
@@ -325,7 +401,7 @@ mod tests {
         };
         let mut rollout = Rollout { started: Some(Time(START)), ..Rollout::default() };
         for (second, progress) in [(1, 1), (2, 2), (3, 1), (4, 2), (5, 0), (6, 2)] {
-            rollout = remember(&rollout, &health(progress), true, at(second));
+            rollout = remember(&rollout, &health(progress), true, Hosts::default(), at(second));
         }
         assert_eq!(rollout.progressed, Some(Time(at(2))));
         assert_eq!(rollout.healthy_since, None);

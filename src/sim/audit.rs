@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::Violation;
 use super::chart::Git;
 use super::gitops::Ledger;
-use super::host::{Host, POD_UID};
+use super::host::{Connection, Host, POD_UID};
 use crate::agent::heart::{Answer, Input, Reply};
 use crate::docker::container::Status;
 use crate::docker::simulated::Happening;
@@ -23,11 +23,13 @@ use crate::store::{Change, Store, View};
 /// For how long a wish of before may still be carried out by loops that have not heard of the new one.
 const IN_FLIGHT: SignedDuration = SignedDuration::from_secs(30);
 
+/// How long an engine may be silent before the agent says so.
+const NOTICED: SignedDuration = SignedDuration::from_secs(20);
+
 /// Who checks.
 pub(super) struct Auditor {
     pub(super) now: Timestamp,
     pub(super) with_faults: bool,
-    pub(super) last_fault: Timestamp,
     pub(super) ledger: Ledger,
     /// The highest revision of which somebody outside was told that it is on disk.
     acknowledged: Revision,
@@ -62,7 +64,6 @@ impl Default for Auditor {
         Auditor {
             now: Timestamp::UNIX_EPOCH,
             with_faults: false,
-            last_fault: Timestamp::UNIX_EPOCH,
             ledger: Ledger::default(),
             acknowledged: 0,
             shown: 0,
@@ -189,6 +190,42 @@ impl Auditor {
         }
     }
 
+    /// F23: an engine that does not answer is noticed within twenty seconds, and the host's sign of life says so.
+    pub(super) fn sign_of_life(&self, host: &Host, engine_answers: bool, now: Timestamp) -> Checked {
+        match host.silent {
+            Some(since) if engine_answers && now.duration_since(since) > NOTICED => {
+                let seconds = now.duration_since(since).as_secs();
+                Err(self.violation("F23", format!("{} says that its engine answers, and it has not for {seconds} s", host.name)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// WA1: a watch gives every change of its scope that is on disk, once, in order.
+    pub(super) fn watched(&self, store: &Store, connection: &mut Connection, node: &str) -> Checked {
+        let complete = connection.watch.complete();
+        if complete <= connection.checked && connection.given.is_empty() {
+            return Ok(());
+        }
+        let given = std::mem::take(&mut connection.given);
+        let after = std::mem::replace(&mut connection.checked, complete);
+        // What was compacted meanwhile cannot be compared.
+        let Ok(changes) = store.changes(after) else { return Ok(()) };
+        let here = |o: &std::sync::Arc<Object>| o.meta.fields.first().is_some_and(|n| n == node);
+        let expected: Vec<(Revision, Key)> = changes
+            .into_iter()
+            .filter(|c| c.revision <= complete && c.key.kind == kind_of::<Pod>())
+            .filter(|c| c.old.iter().chain(&c.new).any(here))
+            .map(|c| (c.revision, c.key))
+            .collect();
+        if given != expected {
+            let show = |all: &[(Revision, Key)]| all.iter().map(|(r, k)| format!("{k} @{r}")).collect::<Vec<_>>().join(", ");
+            let what = format!("the watch of {node} gave [{}], and there was [{}]", show(&given), show(&expected));
+            return Err(self.violation("WA1", what));
+        }
+        Ok(())
+    }
+
     /// AG2: nothing is started of a pod that the agent does not know to be wanted here, or knows to be deleted.
     pub(super) fn started(&self, host: &Host, happening: &Happening) -> Checked {
         let Some(uid) = happening.labels.get(POD_UID) else { return Ok(()) };
@@ -272,7 +309,7 @@ impl Auditor {
                 _ => {}
             }
             if self.rest.is_some()
-                && !self.ledger.mistaken
+                && !self.ledger.mistaken()
                 && !matches!(change.key.kind.kind, "Lease")
                 && &*change.key.namespace != "sim"
             {
@@ -286,8 +323,7 @@ impl Auditor {
         for key in touched {
             self.workload(actor, &key, before, after, changes)?;
         }
-        self.ledger.now = self.now;
-        self.ledger.last_fault = self.last_fault;
+        self.ledger.troubles.now = self.now;
         self.ledger.changed(actor, before, after, changes, git, &mut markers)?;
         Ok(markers)
     }

@@ -60,6 +60,33 @@ pub(super) struct Commit {
     pub(super) worth: Worth,
 }
 
+impl Commit {
+    /// The files of the second Application. They always run, and change with every third commit.
+    pub(super) fn annex(&self) -> Tree {
+        let version = u64::from_str_radix(&self.id, 16).unwrap_or(0) / 3;
+        let workload = Workload {
+            replicas: 2,
+            image: format!("sim/web:annex-{version:x}"),
+            surge: json!(1),
+            unavailable: json!(0),
+            recreate: false,
+            settings: 1,
+            behaviour: String::new(),
+            millis: 100,
+            min_ready: 0,
+            grace: 5,
+            probe: false,
+        };
+        let mut deployment = workload.manifest("annex");
+        deployment["metadata"]["namespace"] = "default".into();
+        deployment["spec"]["template"]["spec"]["containers"][0]["env"] = json!([]);
+        let text = format!("{deployment}\n");
+        let blob = format!("{:x}", xxhash_rust::xxh3::xxh3_128(text.as_bytes()));
+        let entries = [("annex/deployment.yaml".to_owned(), Entry::File { content: text.into(), blob })].into();
+        Tree { commit: self.id.clone(), entries }
+    }
+}
+
 /// The repository's history, and who writes it.
 #[derive(Clone, Debug)]
 pub(super) struct Author {
@@ -151,7 +178,7 @@ impl Author {
             }
             "scale" => workload.replicas = 1 + dice.below(4) as u32,
             "bad image" => {
-                let images = ["missing:v", "crash:1-2s-v", "unready:v", "norun:v", "oom:1s-v", "crash:1-1s-v"];
+                let images = ["missing:v", "denied:v", "crash:1-2s-v", "unready:v", "norun:v", "oom:1s-v", "crash:1-1s-v"];
                 workload.image = format!("sim/{}{version}", dice.pick(&images));
                 if workload.image.contains("unready") {
                     workload.probe = true;

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
-use super::author::{Author, Worth};
+use super::author::{Author, Commit, Worth};
+use super::world::ANNEX;
 use crate::control::release::{Ask, Chart, Charts, Seen, Unread};
 use crate::git::FetchErrorKind;
 use crate::object::Key;
+use crate::object::source::Tree;
 use crate::render::{self, Rendered};
 
 /// The repository, shared by its author, the server that asks, and the simulator that lets the answers arrive.
@@ -48,6 +50,10 @@ impl Git {
         self.0.lock().away = away;
     }
 
+    pub(super) fn is_away(&self) -> bool {
+        self.0.lock().away
+    }
+
     /// A new server knows no answers.
     pub(super) fn restart(&self) {
         let mut git = self.0.lock();
@@ -72,7 +78,7 @@ impl Git {
                 Err(Unread { kind: FetchErrorKind::Unreachable, message: "the repository is away".to_owned() })
             } else {
                 let commit = git.author.head();
-                let rendered = render::render(&commit.content.tree(&commit.id), &options(ask));
+                let rendered = render::render(&tree(commit, ask), &options(ask));
                 if let Ok(rendered) = &rendered {
                     git.digests.insert(commit.id.clone(), rendered.digest.clone());
                 }
@@ -98,10 +104,21 @@ impl Git {
         (commit.id.clone(), commit.worth, rendered)
     }
 
+    /// What the newest commit means for the second Application.
+    pub(super) fn annex(&self) -> Option<Rendered> {
+        let git = self.0.lock();
+        render::render(&git.author.head().annex(), &render::Options { namespace: "default".to_owned() }).ok()
+    }
+
     /// What a commit is worth.
     pub(super) fn worth(&self, commit: &str) -> Option<Worth> {
         self.0.lock().author.find(commit).map(|c| c.worth)
     }
+}
+
+/// The files that an Application is made from.
+fn tree(commit: &Commit, ask: &Ask) -> Tree {
+    if ask.request.path == ANNEX { commit.annex() } else { commit.content.tree(&commit.id) }
 }
 
 fn options(ask: &Ask) -> render::Options {

@@ -60,7 +60,7 @@ impl World {
             return;
         }
         self.auditor.with_faults = true;
-        self.auditor.last_fault = self.now;
+        self.auditor.ledger.troubles.disturb(self.now);
         let wait = self.dice.seconds(FAULT.0, FAULT.1);
         self.after(wait, Event::Fault);
         let host = self.dice.below(self.hosts.len());
@@ -101,8 +101,11 @@ impl World {
             }
             8 => {
                 self.say(&name, || "daemon hangs".to_owned());
+                self.reach("daemon hung");
                 self.hosts[host].machine.hang_daemon(true, self.now);
-                let wait = self.dice.seconds(2, 60);
+                // Long enough now and then for the host to be given up.
+                let longest = if self.dice.chance(300) { 200 } else { 60 };
+                let wait = self.dice.seconds(2, longest);
                 self.after(wait, Event::Undo(Undo::Hung(host)));
             }
             9 => {
@@ -143,7 +146,6 @@ impl World {
             _ => {
                 // A name that only a person with a shell would remove.
                 let ours: Vec<String> = self.hosts[host].managed().map(|(_, _, c)| c.id.to_owned()).collect();
-                self.auditor.ledger.last_kill = self.now;
                 if !ours.is_empty() {
                     let id = self.dice.pick(&ours).clone();
                     self.say(&name, || format!("somebody removes container {}", &id[..12.min(id.len())]));
@@ -158,7 +160,6 @@ impl World {
         let name = self.hosts[host].name.clone();
         self.say(&name, || "loses power".to_owned());
         self.reach("power off");
-        self.auditor.ledger.last_kill = self.now;
         self.hosts[host].machine.power_off(self.now);
         self.hosts[host].stop_agent();
         self.lose_records(host);
@@ -171,7 +172,10 @@ impl World {
             self.say(&name, || "the agent's records are lost".to_owned());
             self.reach("records lost");
             self.hosts[host].records.clear();
-            self.hosts[host].volumes.clear();
+            // Files of volumes may have reached the disk where records have not.
+            if self.dice.chance(500) {
+                self.hosts[host].volumes.clear();
+            }
             // Half of the time somebody gives up what was there, before the agent is back.
             if let Some(server) = self.server.as_ref().filter(|_| self.dice.chance(500)) {
                 let options = DeleteOptions { grace_seconds: Some(0), ..DeleteOptions::default() };
@@ -193,7 +197,6 @@ impl World {
         if running.is_empty() {
             return;
         }
-        self.auditor.ledger.last_kill = self.now;
         let id = self.dice.pick(&running).clone();
         let name = self.hosts[host].name.clone();
         if self.dice.chance(800) {
@@ -258,7 +261,7 @@ impl World {
     /// One fault ends.
     pub(super) fn undo(&mut self, undo: Undo) {
         self.say("undo", || format!("{undo:?}"));
-        self.auditor.last_fault = self.now;
+        self.auditor.ledger.troubles.disturb(self.now);
         match undo {
             Undo::Link(host) => self.hosts[host].link = true,
             Undo::Power(host) => self.power_on(host),
@@ -299,7 +302,7 @@ impl World {
     /// All faults end. What is lost for ever stays lost.
     pub(super) fn heal(&mut self) {
         self.healed = Some(self.now);
-        self.auditor.last_fault = self.now;
+        self.auditor.ledger.troubles.disturb(self.now);
         self.say("house", || "all faults end".to_owned());
         for host in 0..self.hosts.len() {
             if self.hosts[host].lost {
@@ -316,6 +319,8 @@ impl World {
         self.undo(Undo::Registry);
         self.undo(Undo::Git);
         self.undo(Undo::SlowDisk);
+        self.unpin();
+        self.resume();
         self.after(SignedDuration::from_secs(1), Event::ServerUp);
         // Half of the runs end on a commit that will run; the others on whatever there is.
         if self.dice.chance(500) {

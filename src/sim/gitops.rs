@@ -3,57 +3,35 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::apps::v1::Deployment;
 
 use super::Violation;
 use super::author::Worth;
 use super::chart::Git;
+use super::settle::differs;
+use super::troubles::{ENOUGH, Troubles};
+use super::world::{ANNEX, ROOT};
 use crate::control::release::ASKED_FOR;
 use crate::object::ours::{
-    Application, ApplicationStatus, COMMIT_ANNOTATION, InventoryItem, OWNER_ANNOTATION, Purpose, Release, Rendering, Verdict,
+    Application, ApplicationStatus, COMMIT_ANNOTATION, InventoryItem, OWNER_ANNOTATION, Phase, Pin, Purpose, Release, Rendering,
+    Sync, Verdict,
 };
 use crate::object::{Key, Object, kind_of};
 use crate::store::{Change, View};
 
-/// What is known of releases from their records alone.
+/// The books of both Applications.
 pub(super) struct Ledger {
-    pub(super) now: Timestamp,
-    pub(super) last_fault: Timestamp,
-    /// When a container was last ended from outside.
-    pub(super) last_kill: Timestamp,
-    /// The release that was judged good last.
-    good: Option<String>,
-    /// Digests that were judged bad, and how often the house went back from them.
-    bad: BTreeMap<String, u32>,
-    /// A release was judged good before the word of its failure had arrived.
-    pub(super) mistaken: bool,
-    /// The newest trial began while some workload was not well: what it did not change does not count against it.
-    unwell: bool,
-    /// Digests that a rollout is in progress for, to see the beginning of each.
-    rollout: Option<(String, Purpose)>,
+    pub(super) troubles: Troubles,
+    books: [Book; 2],
 }
 
 impl Default for Ledger {
     fn default() -> Self {
-        Ledger {
-            now: Timestamp::UNIX_EPOCH,
-            last_fault: Timestamp::UNIX_EPOCH,
-            last_kill: Timestamp::UNIX_EPOCH,
-            good: None,
-            bad: BTreeMap::new(),
-            mistaken: false,
-            unwell: false,
-            rollout: None,
-        }
+        Ledger { troubles: Troubles::default(), books: [ROOT, ANNEX].map(Book::new) }
     }
 }
 
-fn broken(id: &'static str, what: impl Into<String>) -> Violation {
-    Violation { id, what: what.into(), at: SignedDuration::ZERO }
-}
-
 impl Ledger {
-    /// A crash may have taken back what was only in memory.
+    /// Looks at a step of the house.
     pub(super) fn changed(
         &mut self,
         actor: &str,
@@ -63,36 +41,113 @@ impl Ledger {
         git: &Git,
         markers: &mut Vec<&'static str>,
     ) -> Result<(), Violation> {
+        let step = Step { actor, before, after, git, troubles: &self.troubles };
+        self.books.iter_mut().try_for_each(|book| book.changed(&step, changes, markers))
+    }
+
+    /// What a server that starts again reads. The auditor reads it anew, too: only what is on disk counts.
+    pub(super) fn restart(&mut self, view: &View) {
+        self.books.iter_mut().for_each(|book| book.restart(view));
+    }
+
+    /// Whether the last good release was judged good before the word of its failure had arrived.
+    pub(super) fn mistaken(&self) -> bool {
+        self.books.iter().any(|book| book.mistaken)
+    }
+}
+
+/// A step of the house.
+struct Step<'a> {
+    actor: &'a str,
+    before: &'a View,
+    after: &'a View,
+    git: &'a Git,
+    troubles: &'a Troubles,
+}
+
+/// What is known of one Application's releases from their records alone.
+struct Book {
+    application: &'static str,
+    /// The release that was judged good last.
+    good: Option<String>,
+    /// Digests that were judged bad, and how often the house went back from them.
+    bad: BTreeMap<String, u32>,
+    /// The last good release was judged good before the word of its failure had arrived.
+    mistaken: bool,
+    /// Second tries that people asked for and got: the nonce, the digest, and when. What was judged before then counts no more.
+    forgiven: Vec<(String, String, Timestamp)>,
+    /// What is under way, to see the beginning of each rollout.
+    rollout: Option<(String, Purpose)>,
+}
+
+fn broken(id: &'static str, what: impl Into<String>) -> Violation {
+    Violation { id, what: what.into(), at: SignedDuration::ZERO }
+}
+
+impl Book {
+    fn new(application: &'static str) -> Self {
+        Book { application, good: None, bad: BTreeMap::new(), mistaken: false, forgiven: Vec::new(), rollout: None }
+    }
+
+    /// Whether a release or an object is this Application's.
+    fn owns(&self, object: &Object) -> bool {
+        let owner = object.meta.annotations.get(OWNER_ANNOTATION).and_then(|owner| owner.split_once('/'));
+        match owner {
+            Some((_, name)) => name == self.application,
+            None if object.key.kind == kind_of::<Release>() => {
+                object.key.name.rsplit_once('-').is_some_and(|(name, _)| name == self.application)
+            }
+            // What says nothing of an owner is asked about once.
+            None => self.application == ROOT,
+        }
+    }
+
+    fn changed(&mut self, step: &Step<'_>, changes: &[Change], markers: &mut Vec<&'static str>) -> Result<(), Violation> {
         for change in changes {
-            if change.key.kind == kind_of::<Release>() {
-                self.release(change, before, git, markers)?;
+            if change.key.kind == kind_of::<Release>() && self.owns(change.object()) {
+                self.release(step, change, markers)?;
             }
         }
         for change in changes {
             if change.key.kind == kind_of::<Application>() {
-                self.application(change, after, markers)?;
-            } else if actor == "release" {
-                self.managed(change, before, after, git, markers)?;
+                if &*change.key.name == self.application {
+                    self.application(step, change, markers)?;
+                }
+            } else if step.actor == "release" && self.owns(change.object()) {
+                self.managed(step, change, markers)?;
             }
         }
         Ok(())
     }
 
-    /// What a server that starts again reads. The auditor reads it anew, too: only what is on disk counts.
-    pub(super) fn restart(&mut self, view: &View) {
+    fn status(&self, view: &View) -> Option<ApplicationStatus> {
+        application(view, self.application)?.status.clone()
+    }
+
+    fn restart(&mut self, view: &View) {
         self.good = None;
         self.bad.clear();
         self.rollout = None;
-        let mut releases: Vec<_> = view.list(kind_of::<Release>()).filter_map(|o| o.typed::<Release>().ok()).collect();
+        let mut releases: Vec<_> =
+            view.list(kind_of::<Release>()).filter(|o| self.owns(o)).filter_map(|o| o.typed::<Release>().ok()).collect();
         releases.sort_by_key(|r| r.status.as_ref().and_then(|s| s.finished.as_ref()).map(|t| t.0));
+        // A second try whose beginning was not on disk was not begun.
+        let last = self.status(view).map(|s| s.retried_nonce).unwrap_or_default();
+        let begun = self.forgiven.iter().position(|(nonce, _, _)| *nonce == last).map_or(0, |at| at + 1);
+        self.forgiven.truncate(begun);
         for release in releases {
+            let started = release.status.as_ref().and_then(|s| s.started.as_ref()).map(|t| t.0);
+            let forgiven = |(_, digest, at): &(String, String, Timestamp)| {
+                *digest == release.spec.digest && started.is_some_and(|started| started < *at)
+            };
             match release.status.as_ref().and_then(|s| s.verdict) {
                 Some(Verdict::Good) => self.good = release.metadata.name.clone(),
+                Some(Verdict::RolledBack | Verdict::Stuck) if self.forgiven.iter().any(forgiven) => {}
                 Some(Verdict::RolledBack | Verdict::Stuck) => *self.bad.entry(release.spec.digest.clone()).or_default() += 1,
                 _ => {}
             }
         }
-        if let Some(status) = root(view).and_then(|a| a.status.clone()) {
+        if let Some(status) = self.status(view) {
             self.rollout = status.rollout.map(|r| (r.release, r.purpose));
             if !status.last_good.is_empty() {
                 self.good = Some(status.last_good);
@@ -100,7 +155,7 @@ impl Ledger {
         }
     }
 
-    fn release(&mut self, change: &Change, view: &View, git: &Git, markers: &mut Vec<&'static str>) -> Result<(), Violation> {
+    fn release(&mut self, step: &Step<'_>, change: &Change, markers: &mut Vec<&'static str>) -> Result<(), Violation> {
         let Some(release) = change.new.as_ref().and_then(|o| o.typed::<Release>().ok()) else { return Ok(()) };
         let verdict = release.status.as_ref().and_then(|s| s.verdict);
         let old = change.old.as_ref().and_then(|o| o.typed::<Release>().ok());
@@ -122,12 +177,7 @@ impl Ledger {
         }
         if old.is_none() && verdict.is_none() {
             markers.push("trial");
-            // A rollout that was under way hands on what it found, not what it broke.
-            let resting = root(view).and_then(|a| a.status.clone()).is_none_or(|s| s.rollout.is_none());
-            let unwell =
-                |d: &Deployment| d.status.as_ref().and_then(|s| s.available_replicas).unwrap_or(0) < d.spec.replicas.unwrap_or(1);
-            let mut deployments = view.list(kind_of::<Deployment>()).filter_map(|o| o.typed::<Deployment>().ok());
-            self.unwell = resting && deployments.any(|d| unwell(&d));
+            self.may_begin(step, &release.spec.commit, name)?;
             if self.bad.contains_key(digest) {
                 return Err(broken("GI2", format!("{name} tries the digest {digest} again, which was judged bad")));
             }
@@ -138,16 +188,14 @@ impl Ledger {
         if before.is_some() || verdict.is_none() {
             return Ok(());
         }
-        let worth = git.worth(&release.spec.commit);
+        let worth = if self.application == ROOT { step.git.worth(&release.spec.commit) } else { Some(Worth::Good) };
         let evidence: BTreeSet<&str> = release.status.iter().flat_map(|s| &s.evidence).map(|e| e.reason.as_str()).collect();
         match verdict {
             Some(Verdict::Good) => {
                 markers.push("good");
-                // A host that was cut off, or a server that was away, may not have heard of a crash in time. Nobody can.
-                let late = self.now.duration_since(self.last_fault) < SignedDuration::from_secs(60);
-                if worth == Some(Worth::Bad) && (late || self.unwell) {
+                self.mistaken = worth == Some(Worth::Bad) && step.troubles.unheard(step.before);
+                if self.mistaken {
                     markers.push("good for want of news");
-                    self.mistaken = true;
                 } else if worth != Some(Worth::Good) && !(worth == Some(Worth::Empty) && self.good.is_none()) {
                     return Err(broken("RB9", format!("{name} was judged good and is {worth:?}")));
                 }
@@ -160,18 +208,17 @@ impl Ledger {
                 if *times > 1 {
                     return Err(broken("RB6", format!("the house went back from digest {digest} for the second time")));
                 }
-                // Only time can condemn what is not bad, and only while something else was wrong.
-                let late = evidence.iter().all(|reason| *reason == "ProgressDeadlineExceeded");
-                let faults = self.now.duration_since(self.last_fault) < SignedDuration::from_secs(240);
-                // Who kills containers from outside looks like a container that crashes.
-                let kills = self.now.duration_since(self.last_kill) < SignedDuration::from_secs(240);
-                let crashed =
-                    evidence.iter().all(|reason| ["CrashLoopBackOff", "Error", "ProgressDeadlineExceeded"].contains(reason));
-                if worth == Some(Worth::Good) && !(late && faults) && !(crashed && kills) {
-                    return Err(broken(
-                        "GI3",
-                        format!("{name} was condemned for {evidence:?}, and there is nothing wrong with it"),
-                    ));
+                // Only time can condemn what is not bad, and only where it had no time without a fault.
+                let started = release.status.as_ref().and_then(|s| s.started.as_ref()).map_or(step.troubles.now, |t| t.0);
+                let calm = step.troubles.longest_calm(started);
+                if worth == Some(Worth::Good) && !(evidence.contains("ProgressDeadlineExceeded") && calm < ENOUGH) {
+                    let what = format!(
+                        "{name} was condemned for {evidence:?}, and there is nothing wrong with it: it had {calm:#} of peace"
+                    );
+                    return Err(broken("GI3", what));
+                }
+                if worth == Some(Worth::Good) {
+                    markers.push("never left in peace");
                 }
             }
             Some(Verdict::Rejected) => {
@@ -189,10 +236,35 @@ impl Ledger {
         Ok(())
     }
 
-    fn application(&mut self, change: &Change, view: &View, markers: &mut Vec<&'static str>) -> Result<(), Violation> {
-        let Some(status) = change.new.as_ref().and_then(|o| o.typed::<Application>().ok()).and_then(|a| a.status.clone()) else {
+    /// What depends on another Application waits until that one is well at the same commit.
+    fn may_begin(&self, step: &Step<'_>, commit: &str, name: &str) -> Result<(), Violation> {
+        if self.application == ROOT {
             return Ok(());
-        };
+        }
+        let first = status(step.before);
+        if (first.sync, first.phase) != (Sync::Synced, Phase::Healthy) || first.observed_commit != commit {
+            let (sync, phase) = (first.sync, first.phase);
+            let what =
+                format!("{name} of commit {commit} began, and {ROOT} is {sync:?} and {phase:?} at {}", first.observed_commit);
+            return Err(broken("GI14", what));
+        }
+        Ok(())
+    }
+
+    fn application(&mut self, step: &Step<'_>, change: &Change, markers: &mut Vec<&'static str>) -> Result<(), Violation> {
+        let (view, now) = (step.after, step.troubles.now);
+        let Some(application) = change.new.as_ref().and_then(|o| o.typed::<Application>().ok()) else { return Ok(()) };
+        let Some(status) = application.status.clone() else { return Ok(()) };
+        let old = change.old.as_ref().and_then(|o| o.typed::<Application>().ok()).and_then(|a| a.status.clone());
+        let old = old.unwrap_or_default();
+        if old.retried_nonce != status.retried_nonce {
+            markers.push("second try");
+            let released = old.quarantine.iter().filter(|q| !status.quarantine.iter().any(|left| left.digest == q.digest));
+            for quarantined in released {
+                self.bad.remove(&quarantined.digest);
+                self.forgiven.push((status.retried_nonce.clone(), quarantined.digest.clone(), now));
+            }
+        }
         if !status.last_good.is_empty() && self.good.as_ref() != Some(&status.last_good) {
             let what = format!("{:?} is called last good, and {:?} was judged good last", status.last_good, self.good);
             return Err(broken("RB2", what));
@@ -201,7 +273,23 @@ impl Ledger {
         if rollout == self.rollout {
             return Ok(());
         }
+        // RB1: who says that it has arrived has everything as the release says, configuration too.
+        if let (Some((release, _)), None) = (&self.rollout, &rollout)
+            && status.target == *release
+            && let Some(what) = contents(view, release).and_then(|wanted| differs(view, &wanted))
+        {
+            return Err(broken("RB1", format!("the house says that it has arrived at {release}, and {what}")));
+        }
         if let Some((release, purpose)) = &rollout {
+            let valid = |pin: &&Pin| pin.expires.as_ref().is_none_or(|end| now < end.0) && contents(view, &pin.release).is_some();
+            let pin = application.spec.pin.as_ref().filter(valid).map(|pin| pin.release.clone());
+            if application.spec.suspend {
+                return Err(broken("RB10", format!("a rollout of {release} began, and the Application is suspended")));
+            }
+            if pin.as_ref().is_some_and(|pinned| *purpose != Purpose::Pin || pinned != release) {
+                let what = format!("a rollout of {release} ({purpose:?}) began, and the Application is pinned to {pin:?}");
+                return Err(broken("RB10", what));
+            }
             match purpose {
                 Purpose::Back => {
                     markers.push("way back");
@@ -210,7 +298,8 @@ impl Ledger {
                     }
                 }
                 Purpose::Return => markers.push("return"),
-                Purpose::Trial | Purpose::Pin => {}
+                Purpose::Pin => markers.push("pinned"),
+                Purpose::Trial => {}
             }
             let key = Key::of::<Release>(&change.key.namespace, release);
             let digest = view.get(&key).and_then(|o| o.typed::<Release>().ok()).map(|r| r.spec.digest.clone());
@@ -224,20 +313,17 @@ impl Ledger {
     }
 
     /// What the release loop did to an object that it manages.
-    fn managed(
-        &self,
-        change: &Change,
-        before: &View,
-        after: &View,
-        git: &Git,
-        markers: &mut Vec<&'static str>,
-    ) -> Result<(), Violation> {
+    fn managed(&self, step: &Step<'_>, change: &Change, markers: &mut Vec<&'static str>) -> Result<(), Violation> {
         if ["Event", "Release", "Rendering"].contains(&change.key.kind.kind) {
             return Ok(());
         }
+        if application(step.before, self.application).is_some_and(|a| a.spec.suspend) {
+            return Err(broken("RB10", format!("{} was written, and the Application is suspended", change.key)));
+        }
         if let Some(new) = &change.new {
             let commit = new.meta.annotations.get(COMMIT_ANNOTATION).map_or("", String::as_str);
-            if git.worth(commit) == Some(Worth::Invalid)
+            if self.application == ROOT
+                && step.git.worth(commit) == Some(Worth::Invalid)
                 && change
                     .old
                     .as_ref()
@@ -255,12 +341,12 @@ impl Ledger {
             return Ok(());
         }
         markers.push("prune");
-        self.pruned(old, before, after)
+        self.pruned(old, step.before, step.after)
     }
 
     /// GI6: pruned is only what is in the inventory with this uid and not wanted any more.
     fn pruned(&self, old: &Object, before: &View, after: &View) -> Result<(), Violation> {
-        let Some(status) = root(before).and_then(|a| a.status.clone()) else {
+        let Some(status) = self.status(before) else {
             return Err(broken("GI6", format!("{} was deleted for no Application", old.key)));
         };
         let listed = status.inventory.iter().find(|item| is(item, &old.key));
@@ -270,7 +356,7 @@ impl Ledger {
         if !old.meta.annotations.contains_key(OWNER_ANNOTATION) {
             return Err(broken("GI6", format!("{} was pruned, and does not say that it is managed", old.key)));
         }
-        let target = root(after).and_then(|a| a.status.clone()).unwrap_or(status);
+        let target = self.status(after).unwrap_or(status);
         let Some(wanted) = contents(after, &target.target) else {
             return Err(broken("GI6", format!("{} was pruned for release {:?}, which is not there", old.key, target.target)));
         };
@@ -290,8 +376,11 @@ fn is(item: &InventoryItem, key: &Key) -> bool {
 
 /// The root Application.
 pub(super) fn root(view: &View) -> Option<std::sync::Arc<Application>> {
-    let key = Key::of::<Application>(crate::object::ours::SYSTEM_NAMESPACE, super::world::ROOT);
-    view.get(&key)?.typed::<Application>().ok()
+    application(view, ROOT)
+}
+
+fn application(view: &View, name: &str) -> Option<std::sync::Arc<Application>> {
+    view.get(&Key::of::<Application>(crate::object::ours::SYSTEM_NAMESPACE, name))?.typed::<Application>().ok()
 }
 
 /// Its status.

@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::agent::heart::{Heart, Record, Remembered, Settings};
 use crate::docker::simulated::{Machine, View};
 use crate::docker::{ContainerSpec, Operation, Outcome};
+use crate::object::{Key, Revision};
 use crate::store::Watch;
 
 /// The label with the pod's uid.
@@ -25,6 +26,8 @@ pub(super) struct Host {
     pub(super) incarnation: u64,
     /// What the agent keeps on disk.
     pub(super) records: BTreeMap<String, Record>,
+    /// Since when the engine has not answered this agent process.
+    pub(super) silent: Option<Timestamp>,
     /// Whether messages pass.
     pub(super) link: bool,
     pub(super) connection: Option<Connection>,
@@ -51,6 +54,10 @@ pub(super) struct Connection {
     pub(super) watch: Watch,
     /// The uids of the pods that the agent was told of.
     pub(super) told: BTreeMap<String, String>,
+    /// What the watch gave since the auditor last compared it with what happened.
+    pub(super) given: Vec<(Revision, Key)>,
+    /// Up to where it was compared.
+    pub(super) checked: Revision,
 }
 
 impl Host {
@@ -94,6 +101,7 @@ impl Host {
             heart: None,
             incarnation: 0,
             records: BTreeMap::new(),
+            silent: None,
             link: true,
             connection: None,
             connections: 0,
@@ -118,25 +126,32 @@ impl Host {
             sandbox_image: crate::docker::pause::name().to_owned(),
             pods_dir: "/var/lib/portolan/pods".to_owned(),
             memory_dir: "/run/portolan/pods".to_owned(),
-            relist_every: SignedDuration::from_secs(20),
-            server_wait: SignedDuration::from_secs(20),
+            relist_every: SignedDuration::from_secs(10),
+            server_wait: SignedDuration::from_secs(15),
             cpus: self.cpus,
             memory: 8 << 30,
+            booted_at: Some(self.machine.booted_at()),
         };
         // Through its JSON, as a disk would give it back.
         let records =
             self.records.values().map(|r| serde_json::from_value(json!(r)).expect("a record can be read back")).collect();
-        self.heart = Some(Heart::new(settings, Remembered { records }, now));
+        self.heart = Some(Heart::new(settings, Remembered { records, volumes: self.volumes.clone() }, now));
     }
 
     /// The agent's process ends, however.
     pub(super) fn stop_agent(&mut self) {
         self.incarnation += 1;
+        self.silent = None;
         self.heart = None;
         self.heart_at = None;
         self.connection = None;
         self.bound.clear();
         self.deleted.clear();
+    }
+
+    /// Notes whether the engine answers now.
+    pub(super) fn listen_to_engine(&mut self, now: Timestamp) {
+        self.silent = if self.machine.is_up() || self.heart.is_none() { None } else { self.silent.or(Some(now)) };
     }
 
     pub(super) fn next_connection(&mut self) -> u64 {

@@ -17,10 +17,12 @@ mod faults;
 mod gitops;
 mod host;
 mod log;
+mod operator;
 mod server;
 mod settle;
 #[cfg(test)]
 mod tests;
+mod troubles;
 mod wire;
 mod world;
 

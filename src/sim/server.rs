@@ -22,6 +22,16 @@ use crate::object::{Draft, Key, Kind, Object, Revision, kind_of};
 use crate::store::engine::memory::Disk;
 use crate::store::{Conflict, OpenError, Stepped, Store, Txn};
 
+/// What a host says of itself with each sign of life.
+pub(super) struct Sign<'a> {
+    pub(super) node: &'a str,
+    pub(super) cpus: u32,
+    /// In bytes.
+    pub(super) memory: u64,
+    /// Whether its engine answers.
+    pub(super) engine: bool,
+}
+
 /// A server process.
 pub(super) struct Server {
     pub(super) store: Store,
@@ -178,19 +188,21 @@ impl Server {
         }
     }
 
-    /// A host's sign of life: its lease, and its Node where that is missing or does not say that it is ready.
-    pub(super) fn heartbeat(&self, node: &str, cpus: u32, memory: u64, ids: &mut Ids, now: Timestamp) {
+    /// A host's sign of life: its lease, and its Node where that is missing or says something else.
+    pub(super) fn heartbeat(&self, sign: &Sign<'_>, ids: &mut Ids, now: Timestamp) {
+        let Sign { node, cpus, memory, engine } = *sign;
         let key = Key::of::<Node>("", node);
-        let ready = |value: &Value| {
+        let (ready, reason) = if engine { ("True", "KubeletReady") } else { ("False", "RuntimeUnresponsive") };
+        let said = |value: &Value| {
             value["status"]["conditions"]
                 .as_array()
-                .is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
+                .is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["status"] == ready))
         };
         let status = json!({
             "capacity": {"cpu": cpus.to_string(), "memory": memory.to_string(), "pods": "110"},
             "allocatable": {"cpu": cpus.to_string(), "memory": memory.to_string(), "pods": "110"},
             "addresses": [{"type": "InternalIP", "address": "198.51.100.1"}],
-            "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "",
+            "conditions": [{"type": "Ready", "status": ready, "reason": reason, "message": "",
                 "lastHeartbeatTime": stamp(now), "lastTransitionTime": stamp(now)}],
         });
         // A refusal or a conflict is for the next sign of life.
@@ -202,7 +214,7 @@ impl Server {
                     .map(|o| o.revision)
                     .and_then(|_| self.edit(&key, Some("status"), now, |value| value["status"] = status))
             }
-            Some(object) if !ready(&object.value()) => self.edit(&key, Some("status"), now, |value| value["status"] = status),
+            Some(object) if !said(&object.value()) => self.edit(&key, Some("status"), now, |value| value["status"] = status),
             Some(object) => Ok(object.revision),
         };
         let lease = json!({

@@ -1,6 +1,6 @@
 //! Whether the house is as it should be once nothing goes wrong any more: the promises about rest (LV1, RB1, AG3).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -9,9 +9,10 @@ use serde_json::Value;
 use super::audit::ended;
 use super::author::Worth;
 use super::gitops::{contents, status};
-use super::world::World;
+use crate::agent::heart::Heart;
+use super::world::{ANNEX, ROOT, World};
 use crate::docker::container::Status;
-use crate::object::ours::{ApplicationStatus, Phase, Release, SYSTEM_NAMESPACE, Sync, Verdict};
+use crate::object::ours::{Application, ApplicationStatus, Phase, Release, SYSTEM_NAMESPACE, Sync, Verdict};
 use crate::object::{Key, Object, kind_of};
 use crate::store::View;
 
@@ -20,11 +21,12 @@ pub(super) fn unsettled(world: &World) -> Option<String> {
     let Some(server) = &world.server else { return Some("the server is down".to_owned()) };
     let view = server.store.view();
     let status = status(&view);
-    if world.auditor.ledger.mistaken {
+    if world.auditor.ledger.mistaken() {
         // What cannot run was judged good for want of news: that is for a person, and for the next commit.
         return hosts(world, &view);
     }
     application(world, &view, &status)
+        .or_else(|| annex(world, &view, &status))
         .or_else(|| objects(&view, &status))
         .or_else(|| workloads(world, &view))
         .or_else(|| hosts(world, &view))
@@ -59,7 +61,9 @@ fn application(world: &World, view: &View, status: &ApplicationStatus) -> Option
     match worth {
         Worth::Invalid if status.sync != Sync::Invalid => wrong("and should be refused"),
         Worth::Good if bad(&digest) => None, // condemned by the deadline while hosts were away; the auditor allowed it
-        Worth::Good if status.sync != Sync::Synced || status.phase != Phase::Healthy => wrong("and should be served"),
+        // A prune beyond the budget waits for a person's consent, and until then the cluster is not what git says.
+        Worth::Good if status.phase != Phase::Healthy => wrong("and should be served"),
+        Worth::Good if status.sync != Sync::Synced && status.blocked_prune.is_empty() => wrong("and should be served"),
         Worth::Good if !good(&status.last_good) => wrong("and should be the last good release"),
         Worth::Bad if !bad(&digest) => wrong("and should be in quarantine"),
         Worth::Bad if status.last_good.is_empty() => None,
@@ -69,20 +73,28 @@ fn application(world: &World, view: &View, status: &ApplicationStatus) -> Option
     }
 }
 
+/// What waits for the first Application follows it when that is well.
+fn annex(world: &World, view: &View, first: &ApplicationStatus) -> Option<String> {
+    let key = Key::of::<Application>(SYSTEM_NAMESPACE, ANNEX);
+    let status = view.get(&key)?.typed::<Application>().ok()?.status.clone().unwrap_or_default();
+    let digest = world.git.annex()?.digest;
+    let well = (first.sync, first.phase) == (Sync::Synced, Phase::Healthy);
+    let bad = status.quarantine.iter().any(|q| q.digest == digest);
+    if !well || bad || (status.sync, status.phase) == (Sync::Synced, Phase::Healthy) {
+        return None;
+    }
+    let ApplicationStatus { sync, phase, message, waiting_on, .. } = status;
+    Some(format!("{ROOT} is well, and {ANNEX} does not follow: {sync:?} {phase:?} {message:?} {waiting_on:?}"))
+}
+
 /// RB1: what there is, is what the target release says; and nothing else is managed.
 fn objects(view: &View, status: &ApplicationStatus) -> Option<String> {
     if status.rollout.as_ref().is_some_and(|r| r.stuck) || status.target.is_empty() {
         return None;
     }
     let wanted = contents(view, &status.target)?;
-    for (key, value) in &wanted {
-        let Some(live) = view.get(key) else { return Some(format!("RB1: {key} is missing")) };
-        let live = live.value();
-        for (field, wanted) in value.as_object().into_iter().flatten() {
-            if !matches!(field.as_str(), "apiVersion" | "kind" | "metadata" | "status") && !covers(&live[field], wanted) {
-                return Some(format!("RB1: {key} has {field} {} and should have {wanted}", live[field]));
-            }
-        }
+    if let Some(what) = differs(view, &wanted) {
+        return Some(format!("RB1: {what}"));
     }
     let empty = wanted.is_empty();
     let left = status.inventory.iter().find(|item| {
@@ -96,6 +108,20 @@ fn objects(view: &View, status: &ApplicationStatus) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// What of a release's objects is not there, or not as it says.
+pub(super) fn differs(view: &View, wanted: &BTreeMap<Key, Value>) -> Option<String> {
+    for (key, value) in wanted {
+        let Some(live) = view.get(key) else { return Some(format!("{key} is missing")) };
+        let live = live.value();
+        for (field, wanted) in value.as_object().into_iter().flatten() {
+            if !matches!(field.as_str(), "apiVersion" | "kind" | "metadata" | "status") && !covers(&live[field], wanted) {
+                return Some(format!("{key} has {field} {} and should have {wanted}", live[field]));
+            }
+        }
+    }
+    None
 }
 
 /// Whether everything wanted is there.
@@ -183,6 +209,10 @@ fn hosts(world: &World, view: &View) -> Option<String> {
         });
         if !ready {
             return Some(format!("{} is up and not ready", host.name));
+        }
+        let unreported = host.heart.as_ref().and_then(Heart::unreported);
+        if let Some(uid) = unreported {
+            return Some(format!("{} has not said what became of pod {uid}", host.name));
         }
         let leaving = view.by_field(kind_of::<Pod>(), "spec.nodeName", &host.name).find(|o| o.meta.deleting());
         if let Some(pod) = leaving {

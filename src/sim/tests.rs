@@ -95,17 +95,29 @@ fn every_mistake_is_found() {
     let Ok(wanted) = std::env::var("SIM_MUTANTS") else {
         return skip("sim::every_mistake_is_found", "SIM_MUTANTS names no mutants; it takes minutes");
     };
-    let mut out = std::io::stdout();
-    let mut missed = Vec::new();
-    for mutant in crate::mutant::ALL.iter().filter(|m| wanted == "all" || wanted.split(',').any(|w| format!("{m:?}") == w)) {
-        let begin = std::time::Instant::now();
-        let _ = match found(*mutant) {
-            Some((seed, violation)) => writeln!(out, "{mutant:?}: seed {seed}, {violation} ({:?})", begin.elapsed()),
-            None => {
-                missed.push(*mutant);
-                writeln!(out, "{mutant:?}: not found in {WITHIN} seeds ({:?})", begin.elapsed())
+    let asked = |m: &crate::mutant::Mutant| wanted == "all" || wanted.split(',').any(|w| format!("{m:?}") == w);
+    let mutants: Vec<_> = crate::mutant::ALL.iter().copied().filter(asked).collect();
+    let (next, missed) = (std::sync::atomic::AtomicUsize::new(0), parking_lot::Mutex::new(Vec::new()));
+    // A mistake is planted in one thread only, so each processor can look for another one.
+    let search = || {
+        while let Some(mutant) = mutants.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+            let begin = std::time::Instant::now();
+            let found = found(*mutant);
+            let took = begin.elapsed();
+            let _ = match &found {
+                Some((seed, violation)) => writeln!(std::io::stdout(), "{mutant:?}: seed {seed}, {violation} ({took:.1?})"),
+                None => writeln!(std::io::stdout(), "{mutant:?}: not found in {WITHIN} seeds ({took:.1?})"),
+            };
+            if found.is_none() {
+                missed.lock().push(*mutant);
             }
-        };
-    }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(search);
+        }
+    });
+    let missed = missed.into_inner();
     assert!(missed.is_empty(), "not found in {WITHIN} seeds: {missed:?}");
 }

@@ -8,9 +8,9 @@ use k8s_openapi::api::core::v1::Pod;
 use super::Violation;
 use super::host::Connection;
 use super::world::{Event, World};
-use crate::agent::heart::{Action, Answer, Call, Input, Reply, ServerError, Ticket, Work};
-use crate::docker::Operation;
+use crate::agent::heart::{Action, Answer, Call, Input, LOOK, Reply, ServerError, Ticket, Work};
 use crate::docker::simulated::Happened;
+use crate::docker::{EngineError, Operation};
 use crate::object::{Revision, kind_of};
 use crate::store::{Ended, Scope};
 
@@ -59,6 +59,11 @@ impl World {
         if at.heart.is_some() || at.lost || !at.machine.has_power() {
             return;
         }
+        if !at.machine.is_up() {
+            // Before its engine has said what the host is, an agent is not heard of.
+            self.after(SignedDuration::from_secs(1), Event::AgentUp { host });
+            return;
+        }
         at.start_agent(now);
         let (agent, name) = (at.incarnation, at.name.clone());
         self.say(&name, || "agent starts".to_owned());
@@ -74,7 +79,7 @@ impl World {
         }
         let name = self.hosts[host].name.clone();
         self.say(&name, || "agent crashes".to_owned());
-        self.auditor.last_fault = self.now;
+        self.auditor.ledger.troubles.disturb(self.now);
         self.reach("agent crash");
         self.hosts[host].stop_agent();
         let wait = self.dice.seconds(1, 20);
@@ -110,7 +115,7 @@ impl World {
         let told = view.by_field(kind, "spec.nodeName", &at.name).map(|o| (o.key.to_string(), o.meta.uid.clone())).collect();
         let at = &mut self.hosts[host];
         let id = at.next_connection();
-        at.connection = Some(Connection { id, watch, told });
+        at.connection = Some(Connection { id, watch, told, given: Vec::new(), checked: view.revision() });
         let name = at.name.clone();
         self.say(name, || format!("lists {} pods at revision {}", pods.len(), view.revision()));
         self.deliver(host, id, Input::Pods(pods));
@@ -152,7 +157,7 @@ impl World {
         }
     }
 
-    fn act(&mut self, host: usize, Action { ticket, work }: Action) {
+    fn act(&mut self, host: usize, Action { ticket, work, .. }: Action) {
         let now = self.now;
         let agent = self.hosts[host].incarnation;
         let name = self.hosts[host].name.clone();
@@ -167,7 +172,14 @@ impl World {
         let (wait, reply) = match work {
             Work::Engine(operation) => {
                 let reply = self.hosts[host].machine.apply(&operation, now);
-                (reply.at.duration_since(now) + self.dice.millis(0, 20), Reply::Engine(reply.result))
+                let wait = reply.at.duration_since(now);
+                // The driver does not wait for ever for a look.
+                let late = operation.is_read() && wait > SignedDuration::try_from(LOOK).unwrap_or_default();
+                let (wait, result) = match late {
+                    true => (LOOK.as_secs() as i64 * 1000, Err(EngineError::Deadline { call: operation.name(), after: LOOK })),
+                    false => (wait.as_millis() as i64, reply.result),
+                };
+                (SignedDuration::from_millis(wait) + self.dice.millis(0, 20), Reply::Engine(result))
             }
             Work::SandboxImage => {
                 let reference = crate::docker::pause::name().to_owned();
@@ -228,19 +240,23 @@ impl World {
     }
 
     /// Takes what a watch has, and puts it on its way.
-    pub(super) fn pump(&mut self, host: usize) {
+    pub(super) fn pump(&mut self, host: usize) -> Result<(), Violation> {
         loop {
             let at = &mut self.hosts[host];
-            let Some(connection) = &mut at.connection else { return };
+            let Some(connection) = &mut at.connection else { return Ok(()) };
             let (id, name) = (connection.id, at.name.clone());
             let change = match connection.watch.try_next() {
                 Ok(Some(change)) => change,
-                Ok(None) => return,
+                Ok(None) => {
+                    let Some(server) = &self.server else { return Ok(()) };
+                    return self.auditor.watched(&server.store, connection, &name);
+                }
                 Err(Ended::Slow | Ended::Stopped(_)) => {
                     self.disconnect(host);
-                    return;
+                    return Ok(());
                 }
             };
+            connection.given.push((change.revision, change.key.clone()));
             let here = |o: &std::sync::Arc<crate::object::Object>| o.meta.fields.first().is_some_and(|n| *n == name);
             let input = match change.new.as_ref().filter(|o| here(o)) {
                 Some(object) => {
@@ -258,6 +274,7 @@ impl World {
 
     /// What happened on a machine: for the auditor, and as hints for the agent.
     pub(super) fn machine(&mut self, host: usize) -> Result<(), Violation> {
+        self.hosts[host].listen_to_engine(self.now);
         let history = self.hosts[host].machine.take_history();
         for happening in &history {
             let name = self.hosts[host].name.clone();

@@ -16,10 +16,10 @@ use super::chart::Git;
 use super::dice::Dice;
 use super::faults::Undo;
 use super::host::Host;
-use super::server::Server;
+use super::server::{Server, Sign};
 use super::wire::Waiting;
 use super::{Options, Violation};
-use crate::agent::heart::{Call, Input, Reply, ServerError, Ticket};
+use crate::agent::heart::{Call, Heart, Input, Reply, ServerError, Ticket};
 use crate::control::{self, Ids, Next};
 use crate::object::ours::{Application, SYSTEM_NAMESPACE};
 use crate::object::{Key, Revision, kind_of};
@@ -32,6 +32,8 @@ const BEAT: SignedDuration = SignedDuration::from_secs(10);
 const LOOK: SignedDuration = SignedDuration::from_secs(5);
 /// The root Application's name.
 pub(super) const ROOT: &str = "root";
+/// The name of the Application that depends on it.
+pub(super) const ANNEX: &str = "annex";
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -44,8 +46,8 @@ pub(super) enum Event {
     ServerUp,
     /// A host gives a sign of life.
     Heartbeat { host: usize },
-    /// The sign of life arrives.
-    Alive { host: usize },
+    /// The sign of life arrives. `engine`: whether the engine answers, as the agent knew when it sent it.
+    Alive { host: usize, engine: bool },
     /// An agent opens its watch.
     Connect { host: usize, agent: u64 },
     /// An event of a watch arrives.
@@ -68,6 +70,12 @@ pub(super) enum Event {
     Change,
     /// Somebody replaces an object by their own of the same name.
     Replace { name: String },
+    /// Somebody acts on the Application by hand.
+    Operate,
+    /// Somebody ends a pin.
+    Unpin,
+    /// Somebody ends a pause.
+    Resume,
     /// Power is cut.
     Crash,
     /// Something goes wrong.
@@ -156,6 +164,7 @@ impl World {
             world.after(SignedDuration::from_secs(30), Event::Fault);
         }
         world.after(SignedDuration::from_secs(60), Event::Change);
+        world.after(SignedDuration::from_secs(90), Event::Operate);
         world.after(SignedDuration::from_secs(60), Event::Poll);
         for _ in 0..2 {
             world.after(SignedDuration::from_secs(5), Event::Count { read: None });
@@ -217,17 +226,25 @@ impl World {
             Event::Heartbeat { host } => {
                 self.after(BEAT, Event::Heartbeat { host });
                 let at = &self.hosts[host];
-                if at.heart.is_some() && at.link && at.machine.is_up() && !self.dice.chance(10) {
-                    let wait = self.dice.millis(1, 50);
-                    self.after(wait, Event::Alive { host });
+                if let Some(engine) = at.heart.as_ref().map(Heart::engine_answers) {
+                    self.auditor.sign_of_life(at, engine, self.now)?;
+                    if at.link && !self.dice.chance(10) {
+                        let wait = self.dice.millis(1, 50);
+                        self.after(wait, Event::Alive { host, engine });
+                    }
                 }
             }
-            Event::Alive { host } => {
+            Event::Alive { host, engine } => {
                 if let Some(server) = &self.server {
                     self.actor = "heartbeat";
-                    server.heartbeat(&self.hosts[host].name, self.hosts[host].cpus, 8 << 30, &mut self.ids, self.now);
+                    let at = &self.hosts[host];
+                    let node = Sign { node: &at.name, cpus: at.cpus, memory: 8 << 30, engine };
+                    server.heartbeat(&node, &mut self.ids, self.now);
                     // Acknowledged at once, with its revision: it may get lost, but its number may not be used again.
                     self.auditor.seen(server.store.revision());
+                    if !engine {
+                        self.reach("silent engine noticed");
+                    }
                 }
             }
             Event::Connect { host, agent } => self.connect(host, agent),
@@ -266,6 +283,9 @@ impl World {
             }
             Event::Change => self.change(),
             Event::Replace { name } => self.replace(&Key::of::<k8s_openapi::api::core::v1::ConfigMap>("shop", &name)),
+            Event::Operate => self.operate(),
+            Event::Unpin => self.unpin(),
+            Event::Resume => self.resume(),
             Event::Crash if self.faulty() => self.crash_server(),
             Event::Crash => {}
             Event::Fault => self.fault(),
@@ -312,6 +332,18 @@ impl World {
             "spec": {"source": {"repository": "/srv/charts"}, "policy": {"soakSeconds": 5, "progressDeadlineSeconds": 180}},
         });
         server.create(kind_of::<Application>(), root, &mut self.ids, self.now).expect("an application");
+        // Half of the houses have a second one that waits for the first.
+        if self.dice.chance(500) {
+            let annex = json!({
+                "metadata": {"namespace": SYSTEM_NAMESPACE, "name": ANNEX},
+                "spec": {
+                    "source": {"repository": "/srv/charts", "path": ANNEX}, "dependsOn": [ROOT],
+                    "policy": {"soakSeconds": 5, "progressDeadlineSeconds": 180},
+                },
+            });
+            server.create(kind_of::<Application>(), annex, &mut self.ids, self.now).expect("an application");
+            self.reach("second application");
+        }
         let map = json!({"metadata": {"namespace": "sim", "name": "count"}, "data": {"n": "0"}});
         server.create(kind_of::<k8s_openapi::api::core::v1::ConfigMap>(), map, &mut self.ids, self.now).expect("a map");
     }
@@ -322,7 +354,7 @@ impl World {
         let tail = self.dice.below(3);
         self.say("server", || format!("crashes at revision {} with {} on disk", server.store.revision(), server.store.durable()));
         self.auditor.crashed(&server.store);
-        self.auditor.last_fault = self.now;
+        self.auditor.ledger.troubles.disturb(self.now);
         self.disk = self.disk.crash(tail);
         self.disk_at = None;
         for Waiting { host, agent, ticket, .. } in std::mem::take(&mut self.waiting) {
@@ -428,13 +460,33 @@ impl World {
             self.after(wait, Event::Git);
         }
         for host in 0..self.hosts.len() {
-            self.pump(host);
+            self.pump(host)?;
             self.machine(host)?;
         }
         Ok(())
     }
 
+    /// Tells the auditor what is wrong now.
+    fn confess(&mut self) {
+        let troubles = &mut self.auditor.ledger.troubles;
+        if self.server.is_none() {
+            troubles.server_away(self.now);
+        }
+        if self.slow_disk || self.git.is_away() {
+            troubles.disturb(self.now);
+        }
+        for host in self.hosts.iter().filter(|h| !h.lost) {
+            if !host.link || host.heart.is_none() || !host.machine.is_up() {
+                troubles.cut_off(&host.name, self.now);
+            }
+            if host.machine.is_registry_away() || host.machine.has_wedged() {
+                troubles.disturb(self.now);
+            }
+        }
+    }
+
     fn audit(&mut self, before: Option<(u64, View)>) -> Result<(), Violation> {
+        self.confess();
         let Some(server) = &self.server else { return Ok(()) };
         let revision = server.store.revision();
         self.auditor.follow(&server.store);

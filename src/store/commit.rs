@@ -1,16 +1,17 @@
 //! Granting a transaction: compare and write under one lock.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::history::Change;
 use super::txn::{Conflict, ConflictKind, Txn, Write};
 use super::view::View;
+use super::writer::{GATHER, LAZY};
 use super::{Store, Writes};
 use crate::mutant::{self, Mutant};
 use crate::object::kind::Durability;
-use crate::object::{Key, Object, Revision};
+use crate::object::{Draft, Key, Object, Revision};
 
 /// What a transaction became.
 #[derive(Clone, Debug)]
@@ -25,12 +26,13 @@ impl Store {
     /// Does all of a transaction, in memory, and queues it for the disk; or nothing of it.
     ///
     /// It returns at once, unless so much waits for the disk already that writers have to be slowed down. It is on disk when
-    /// [`Store::until_durable`] of its revision says so.
+    /// [`Store::until_durable`] of its revision says so. It goes there at once, with what is committed until the last sync ended; while
+    /// somebody gathers ([`Store::gather`]), a moment later with more.
     pub fn commit(&self, txn: Txn) -> Result<Committed, Conflict> {
         let inner = &*self.inner;
         let mut head = inner.head.lock();
         while head.writes == Writes::Thread && !head.closing && head.queue.full() {
-            head.queue.urgent = true;
+            head.queue.due = Some(Instant::now());
             inner.work.notify_one();
             inner.room.wait(&mut head);
         }
@@ -80,12 +82,13 @@ impl Store {
                 if head.writes == Writes::Stepped {
                     queue.ends.push_back((queue.changes.len(), head.state.clone()));
                 }
-                let first = queue.since.is_none();
-                queue.since.get_or_insert_with(Instant::now);
-                // The writer sleeps until the lazy ones are due; it has to hear of the first, and of the first that cannot wait.
-                let wake = first || (!lazy && !queue.urgent);
-                queue.urgent |= !lazy;
-                if wake {
+                let patience = match lazy {
+                    true => LAZY,
+                    false if head.gathering > 0 => GATHER,
+                    false => Duration::ZERO,
+                };
+                // The writer sleeps until something is due: it has to hear of what is due earlier.
+                if queue.due_by(Instant::now() + patience) {
                     inner.work.notify_one();
                 }
             }
@@ -125,7 +128,35 @@ fn check(state: &View, txn: &Txn) -> Result<(), Conflict> {
             Write::Delete(_, None) => {}
         }
     }
+    check_claims(state, &txn.writes)
+}
+
+/// Whether what the written objects hold is free, or let go by the same transaction.
+fn check_claims(state: &View, writes: &[Write]) -> Result<(), Conflict> {
+    let drafts = || writes.iter().filter_map(draft_of);
+    if drafts().all(|draft| draft.meta.claims.is_empty()) {
+        return Ok(());
+    }
+    let mut wanted: BTreeMap<&str, &Key> = BTreeMap::new();
+    for draft in drafts() {
+        for claim in &draft.meta.claims {
+            let other = wanted.insert(claim, &draft.key).filter(|other| **other != draft.key);
+            let holder = state.claimant(claim).filter(|holder| **holder != draft.key);
+            // A holder that this transaction writes as well lets go of everything that it does not want again.
+            let holder = holder.filter(|holder| !writes.iter().any(|write| key_of(write) == *holder));
+            if let Some(key) = other.or(holder) {
+                return Err(Conflict { key: key.clone(), kind: ConflictKind::Claimed(claim.clone()) });
+            }
+        }
+    }
     Ok(())
+}
+
+fn draft_of(write: &Write) -> Option<&Draft> {
+    match write {
+        Write::Create(draft) | Write::Update(draft, _) | Write::Put(draft) => Some(draft),
+        Write::Delete(..) => None,
+    }
 }
 
 /// The writes without those that a later write to the same key makes pointless.

@@ -20,6 +20,7 @@ mod writer;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -64,6 +65,8 @@ struct Head {
     history: History,
     queue: Queue,
     writes: Writes,
+    /// How many gather what belongs together.
+    gathering: usize,
     /// Asked to close: no more writes are taken.
     closing: bool,
 }
@@ -178,12 +181,37 @@ impl Store {
         }
     }
 
+    /// Until the guard is dropped, what is committed may wait a few milliseconds for what belongs to it: one sync for a chain of small
+    /// transactions, each of which leads to the next, instead of two or three. Whoever waits ([`Store::until_durable`]) still hurries
+    /// the disk.
+    pub fn gather(&self) -> Gathering {
+        self.inner.head.lock().gathering += 1;
+        Gathering { store: self.clone() }
+    }
+
     /// Tells the writer that somebody waits.
     fn hurry(&self) {
         let mut head = self.inner.head.lock();
-        if head.queue.since.is_some() && !head.queue.urgent {
-            head.queue.urgent = true;
+        if head.queue.due.is_some() && head.queue.due_by(Instant::now()) {
             self.inner.work.notify_one();
+        }
+    }
+}
+
+/// Somebody commits things that belong together. When it is dropped, they go to the disk.
+#[must_use]
+pub struct Gathering {
+    store: Store,
+}
+
+impl Drop for Gathering {
+    fn drop(&mut self) {
+        let mut head = self.store.inner.head.lock();
+        head.gathering -= 1;
+        // What is lazy stays so.
+        let soon = Instant::now() + writer::GATHER;
+        if head.queue.due.is_some_and(|due| due <= soon) && head.queue.due_by(Instant::now()) {
+            self.store.inner.work.notify_one();
         }
     }
 }

@@ -109,7 +109,7 @@ impl Stepped {
             return true;
         }
         let mut head = self.inner.head.lock();
-        if head.writes == Writes::Stopped || (head.queue.since.is_none() && !self.writer.untidy()) {
+        if head.writes == Writes::Stopped || (head.queue.due.is_none() && !self.writer.untidy()) {
             return false;
         }
         let batch = writer::take_some(&mut head, transactions.max(1));
@@ -137,7 +137,7 @@ impl Inner {
         let revision = state.revision;
         Inner {
             hub: Arc::new(Hub::new(state.clone())),
-            head: Mutex::new(Head { state, history, queue: Queue::default(), writes, closing: false }),
+            head: Mutex::new(Head { state, history, queue: Queue::default(), writes, gathering: 0, closing: false }),
             work: Condvar::new(),
             room: Condvar::new(),
             newest: tokio::sync::watch::Sender::new(revision),

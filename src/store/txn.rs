@@ -91,6 +91,8 @@ pub enum ConflictKind {
         /// The revision that is there.
         found: Revision,
     },
+    /// It holds what the transaction wanted for another object.
+    Claimed(String),
     /// The store no longer takes writes, because its engine failed or it is closing. Planning again will not help.
     Stopped,
 }
@@ -103,6 +105,7 @@ impl fmt::Display for Conflict {
             ConflictKind::Changed { expected, found } => {
                 write!(f, "{} was changed meanwhile: read at revision {expected}, now at {found}", self.key)
             }
+            ConflictKind::Claimed(ref claim) => write!(f, "{} holds {claim}", self.key),
             ConflictKind::Stopped => write!(f, "{} was not written: the store takes no more writes", self.key),
         }
     }

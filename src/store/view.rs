@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use imbl::OrdMap;
 
+use crate::object::admit::Around;
 use crate::object::{KINDS, Key, Kind, Object, Revision};
 
 /// Fields with an index: (group, plural, path). Other selectable fields are found by a scan of their kind.
@@ -23,6 +24,8 @@ pub struct View {
     tables: Arc<Vec<Table>>,
     /// By the uid of each owner.
     owned: OrdMap<(Arc<str>, Key), Arc<Object>>,
+    /// Who holds what only one may hold.
+    claims: OrdMap<Arc<str>, Key>,
 }
 
 /// Objects by the value of one of their fields.
@@ -81,7 +84,7 @@ impl View {
                 .filter_map(|(_, _, path)| Some((kind.selectable.iter().position(|s| s == path)?, OrdMap::new())))
                 .collect(),
         };
-        View { revision: 0, tables: Arc::new(KINDS.iter().map(table).collect()), owned: OrdMap::new() }
+        View { revision: 0, tables: Arc::new(KINDS.iter().map(table).collect()), owned: OrdMap::new(), claims: OrdMap::new() }
     }
 
     /// The revision of the last write that this view contains.
@@ -146,6 +149,11 @@ impl View {
         self.owned.range(start..).take_while(move |((u, _), _)| &**u == uid).map(|(_, object)| object)
     }
 
+    /// Who holds what only one may hold (`Meta::claims`).
+    pub fn claimant(&self, claim: &str) -> Option<&Key> {
+        self.claims.get(claim)
+    }
+
     /// How many objects of a kind there are.
     pub fn len(&self, kind: &'static Kind) -> usize {
         self.table(kind).objects.len()
@@ -200,6 +208,12 @@ impl View {
         for owner in &object.meta.owners {
             self.owned.insert((owner.uid.as_str().into(), object.key.clone()), object.clone());
         }
+        if let Some(old) = &old {
+            self.let_go(old);
+        }
+        for claim in &object.meta.claims {
+            self.claims.insert(claim.as_str().into(), object.key.clone());
+        }
         old
     }
 
@@ -215,12 +229,31 @@ impl View {
         for owner in &old.meta.owners {
             self.owned.remove(&(owner.uid.as_str().into(), key.clone()));
         }
+        self.let_go(&old);
         Some(old)
+    }
+
+    /// Takes back what an object held, unless somebody else was given it in the same transaction.
+    fn let_go(&mut self, old: &Object) {
+        for claim in &old.meta.claims {
+            if self.claims.get(claim.as_str()) == Some(&old.key) {
+                self.claims.remove(claim.as_str());
+            }
+        }
     }
 
     fn table(&self, kind: &'static Kind) -> &Table {
         static NOTHING: LazyLock<Table> = LazyLock::new(Table::default);
         self.tables.get(slot(kind)).unwrap_or(&NOTHING)
+    }
+}
+
+impl Around for View {
+    fn is_claimed(&self, claim: &str) -> bool {
+        self.claims.contains_key(claim)
+    }
+    fn of_kind(&self, kind: &'static Kind) -> Vec<Arc<Object>> {
+        self.list(kind).cloned().collect()
     }
 }
 

@@ -17,6 +17,8 @@ use crate::object::{Key, Object, Revision};
 
 /// How long lazy records may wait for company before they are synced by themselves: what a power cut may cost of heartbeats and events.
 pub(super) const LAZY: Duration = Duration::from_millis(900);
+/// How long other records may wait for the rest of what belongs together, while somebody gathers it.
+pub(super) const GATHER: Duration = Duration::from_millis(10);
 /// How far revisions are reserved ahead of what is on disk. Far more than can be queued ([`QUEUE_CHANGES`]), so that no revision is ever
 /// shown to anybody that is not reserved.
 pub(super) const RESERVE: Revision = 65_536;
@@ -43,15 +45,21 @@ pub struct Broken {
 pub(super) struct Queue {
     pub(super) changes: Vec<Change>,
     pub(super) bytes: usize,
-    /// When the first of them came.
-    pub(super) since: Option<Instant>,
-    /// Whether somebody waits for it.
-    pub(super) urgent: bool,
+    /// When it has to go to the disk; `None` while nothing waits.
+    pub(super) due: Option<Instant>,
     /// Only of a stepped store: for each transaction how many changes there are up to its end, and the state after it.
     pub(super) ends: std::collections::VecDeque<(usize, View)>,
 }
 
 impl Queue {
+    /// What waits goes to the disk no later than this. Says whether that is earlier than before.
+    pub(super) fn due_by(&mut self, at: Instant) -> bool {
+        let earlier = self.due.is_none_or(|due| at < due);
+        if earlier {
+            self.due = Some(at);
+        }
+        earlier
+    }
     pub(super) fn full(&self) -> bool {
         self.changes.len() >= QUEUE_CHANGES || self.bytes >= QUEUE_BYTES
     }
@@ -146,12 +154,12 @@ pub(super) fn run(inner: &Inner, mut writer: Writer) {
         let mut head = inner.head.lock();
         loop {
             let now = Instant::now();
-            let ripe = head.queue.since.is_some_and(|since| head.queue.urgent || now.duration_since(since) >= LAZY);
+            let ripe = head.queue.due.is_some_and(|due| due <= now);
             if ripe || head.closing || writer.untidy() {
                 break;
             }
-            let until = head.queue.since.map_or(now + Duration::from_secs(5), |since| since + LAZY);
-            if inner.work.wait_until(&mut head, until).timed_out() && head.queue.since.is_none() {
+            let until = head.queue.due.unwrap_or(now + Duration::from_secs(5));
+            if inner.work.wait_until(&mut head, until).timed_out() && head.queue.due.is_none() {
                 break; // Nothing happens: time to look at the age of what is kept.
             }
         }
@@ -160,11 +168,14 @@ pub(super) fn run(inner: &Inner, mut writer: Writer) {
         drop(head);
         inner.room.notify_all();
         let idle = batch.changes.is_empty() && !closing && batch.floor == writer.mark.floor && !writer.untidy();
+        let begun = Instant::now();
         if !idle && let Err(error) = writer.append(&batch).and_then(|()| writer.sync()) {
             inner.stop(Some(error));
             return;
         }
         if !batch.changes.is_empty() {
+            let (revision, changes) = (batch.view.revision, batch.changes.len());
+            tracing::trace!(revision, changes, us = begun.elapsed().as_micros(), "synced");
             inner.publish(&batch.changes, batch.view);
         }
         if closing {

@@ -114,6 +114,14 @@ const parts = {
       new k8s.Exec(config).exec(namespace, name, "main", ["exit", "4"], out, null, null, false, done).catch(fail));
     assert.equal(failed.reason, "NonZeroExitCode");
 
+    // A simulated port echoes.
+    const [echo, echoed] = collect();
+    const input = new PassThrough();
+    await new k8s.PortForward(config).portForward(namespace, name, [80], echo, null, input);
+    input.write("hello port");
+    await eventually("the port echoed", () => echoed() === "hello port");
+    input.end();
+
     await apps.deleteNamespacedDeployment({ name: "web", namespace, propagationPolicy: "Foreground" });
     await eventually("web is gone", async () => (await core.listNamespacedPod({ namespace, labelSelector: "app=web" })).items.length === 0);
   },

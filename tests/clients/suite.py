@@ -143,6 +143,15 @@ def streams():
     shell.run_forever(timeout=30)
     assert shell.returncode == 3, shell.returncode
     shell.close()
+    # A simulated port echoes.
+    ports = portforward(core.connect_get_namespaced_pod_portforward, "talker", SPACE, ports="80,81")
+    for port in [80, 81]:
+        socket = ports.socket(port)
+        socket.settimeout(30)
+        socket.sendall(b"hello")
+        assert socket.recv(5) == b"hello", port
+        assert ports.error(port) is None
+        socket.close()
 
 
 def electing():

@@ -32,6 +32,7 @@ if [ "$want" = test ]; then
   python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
   need node nodejs
   need npm npm
+  need openssl openssl
 fi
 
 if [ ${#packages[@]} -gt 0 ]; then

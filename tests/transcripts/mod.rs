@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! # Why, in a comment.
-//! == web.yaml                      a file, up to a line that says only `==`
+//! == web.yaml                      a file, up to a line that says only `==`; `$NAME` is replaced
 //! $ kubectl apply -f web.yaml      a command: no shell, but quotes, `$NAME`, settings before and `< file` after
 //! deployment.apps/web created      what it prints (data, then talk), up to an empty line
 //! ? 1                              its exit code, where that is not 0 (first line)
@@ -110,7 +110,8 @@ impl Teller<'_> {
             Step::File { name, content } => {
                 let path = self.home().join(name);
                 std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-                std::fs::write(path, content).unwrap();
+                let known = |text: String, (name, value): (&String, &String)| text.replace(&format!("${name}"), value);
+                std::fs::write(path, self.names.iter().fold(content.clone(), known)).unwrap();
             }
             Step::Let { name, command } => {
                 let (code, said) = self.run(command);
@@ -124,6 +125,8 @@ impl Teller<'_> {
                 if since.is_some_and(|s| !s.admits(self.kubectl.minor)) {
                     return Ok(());
                 }
+                let known = |line: &String| self.names.iter().fold(line.clone(), |l, (n, value)| l.replace(&format!("${n}"), value));
+                let expected: Vec<String> = expected.iter().map(known).collect();
                 let end = Instant::now() + if *again { PATIENCE } else { Duration::ZERO };
                 loop {
                     let (got, said) = self.run(command);
@@ -318,4 +321,4 @@ macro_rules! stories {
     };
 }
 
-stories!(study_notes, rollouts, nodes, looking, changing, creating);
+stories!(accounts, changing, creating, custom_resources, git_and_hands, looking, nodes, rollouts, study_notes);

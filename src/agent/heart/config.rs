@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{Answer, Ask, Call, ConfigRef, Heart, ServerError, TokenRef, VolumeWork, Work};
+use super::{Answer, Ask, Call, ConfigRef, Heart, ServerError, Slot, TokenRef, VolumeWork, Work};
 use crate::plan::pod::env::{self, Sources, Values};
 use crate::plan::pod::memory;
 use crate::plan::pod::volume::TokenWish;
@@ -163,6 +163,7 @@ impl Heart {
             pod: &entry.pod,
             seen: &seen,
             node_ip: &self.settings.node_ip,
+            booted_at: self.settings.booted_at,
             may_start: true,
             now: self.now,
         };
@@ -180,9 +181,11 @@ impl Heart {
     }
 
     /// Files whose values changed are written again; the containers see them without a restart.
-    fn rewrite_volumes(&mut self, uid: &str) {
+    pub(super) fn rewrite_volumes(&mut self, uid: &str) {
         let Some(entry) = self.pods.get(uid) else { return };
-        if entry.memory.volumes != memory::Work::Done || entry.tombstone.is_some() {
+        // One after the other: of two at a time the older could win, and one that is late would bring back what was removed.
+        let busy = entry.busy.contains_key(&Slot::Volumes);
+        if busy || entry.memory.volumes != memory::Work::Done || entry.tombstone.is_some() {
             return;
         }
         let pod = entry.pod.clone();
@@ -191,7 +194,8 @@ impl Heart {
         if entry.volumes != volumes {
             entry.volumes = volumes.clone();
             let work = VolumeWork { uid: uid.to_owned(), volumes, group: spec::fs_group(&pod) };
-            self.act(Work::Volumes(Box::new(work)), Ask::Rewrite);
+            let ticket = self.act(Work::Volumes(Box::new(work)), Ask::Rewrite { uid: uid.to_owned() });
+            self.occupy(uid, Slot::Volumes, ticket);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Ask, Heart, Slot};
+use super::{Ask, Heart, Slot, Work};
 use crate::agent::translate;
 use crate::docker::container::Status;
 use crate::docker::{ContainerState, EngineError, Operation, Outcome, Outlook, Summary};
@@ -108,7 +108,11 @@ impl Heart {
 
     /// Somebody says that something happened to this container.
     pub(super) fn hint(&mut self, id: &str) {
-        self.look_at(id);
+        // What our own call does is looked at when the call has ended, however it ends. A look before that would be one too many, and
+        // the later look would have to wait for it.
+        if !self.asked.values().any(|ask| ask.changes(id)) {
+            self.look_at(id);
+        }
     }
 
     /// Looks at one container. One look per container at a time, so that an old answer cannot overtake a new one.
@@ -325,6 +329,7 @@ impl Heart {
         if !self.synced || !self.engine.listed || mutant::on(Mutant::LeaveOrphans) {
             return;
         }
+        self.stray_files();
         let orphans: Vec<(String, bool)> = self
             .engine
             .known
@@ -339,6 +344,18 @@ impl Heart {
                 false => Operation::Remove { id: id.clone(), force: true },
             };
             self.engine(operation, Ask::Orphan { id });
+        }
+    }
+
+    /// Removes the files of pods that ended while nobody here knew of them: their record was lost, or never reached the disk. Who still
+    /// is a pod here takes its files along when it ends.
+    fn stray_files(&mut self) {
+        // A container that is still there may use them; the next list looks again.
+        let used = |uid: &String| self.pods.contains_key(uid) || self.engine.by_pod.contains_key(uid);
+        let (wait, gone): (BTreeSet<String>, BTreeSet<String>) = std::mem::take(&mut self.found).into_iter().partition(used);
+        self.found = wait;
+        for uid in gone {
+            self.act(Work::RemoveVolumes { uid }, Ask::Nothing);
         }
     }
 

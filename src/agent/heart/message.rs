@@ -1,7 +1,8 @@
 //! What goes into the heart and what comes out of it: plain values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
@@ -12,6 +13,10 @@ use serde_json::Value;
 use crate::docker::{EngineError, Operation, Outcome};
 use crate::plan::pod::Memory;
 use crate::plan::pod::volume::TokenWish;
+
+/// How long the driver waits for a look at the engine before it says that the outcome is unknown: a daemon that hangs has to be noticed
+/// within twenty seconds (F23), and the list that notices it comes every ten.
+pub const LOOK: Duration = Duration::from_secs(8);
 
 /// Names an action and its answer.
 pub type Ticket = u64;
@@ -39,6 +44,8 @@ pub struct Settings {
     pub cpus: u32,
     /// Memory in bytes, for the same.
     pub memory: u64,
+    /// When the host was started, if it says.
+    pub booted_at: Option<Timestamp>,
 }
 
 /// What is on disk when an agent starts.
@@ -46,6 +53,8 @@ pub struct Settings {
 pub struct Remembered {
     /// All records, in any order.
     pub records: Vec<Record>,
+    /// The uids of all pods that have directories here. A record may be lost where its pod's files are not.
+    pub volumes: BTreeSet<String>,
 }
 
 /// What is kept on disk about one pod.
@@ -129,6 +138,8 @@ pub enum Reply {
 pub struct Action {
     /// For the answer.
     pub ticket: Ticket,
+    /// The uid of the pod that it is about; empty when it is about none, or only looks.
+    pub uid: String,
     /// What.
     pub work: Work,
 }
@@ -207,6 +218,19 @@ pub enum Call {
     GetConfig(ConfigRef),
     /// Record an event about a pod. Answered with [`Answer::Done`].
     Event(Box<PodEvent>),
+}
+
+impl Call {
+    /// A word for logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Call::PatchStatus { .. } => "patch status",
+            Call::GetPod { .. } => "get pod",
+            Call::DeletePod { .. } => "delete pod",
+            Call::GetConfig(_) => "get config",
+            Call::Event(_) => "event",
+        }
+    }
 }
 
 /// Something that people should know about a pod.

@@ -4,9 +4,9 @@
 //! the simulator can drive it through every order of events, and through a crash between any two actions.
 //!
 //! The contract of whoever drives it:
-//! - Actions are carried out in the order in which they are given. [`Work::Remember`] and [`Work::Forget`] are on disk before anything
-//!   later in the list is begun, and are not answered. All others may run side by side, and each is answered once, by [`Input::Done`]
-//!   with its ticket; an operation without a known outcome is answered with an error whose outlook says so.
+//! - Actions are begun in the order in which they are given. [`Work::Remember`] and [`Work::Forget`] are on disk before anything later
+//!   about the same pod ([`Action::uid`]) is begun, and are not answered. All others may run side by side, and each is answered once, by
+//!   [`Input::Done`] with its ticket; an operation without a known outcome is answered with an error whose outlook says so.
 //! - After a crash a new heart is made from what is on disk ([`Remembered`]); old tickets mean nothing to it. Everything else it learns
 //!   from the engine and from the watch.
 //! - [`Heart::due`] says when to call with [`Input::Tick`] if nothing else happens.
@@ -24,7 +24,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 pub use message::{
-    Action, Answer, Call, ConfigRef, HttpGet, Input, PodEvent, ProbeCall, Record, Remembered, Reply, ServerError, Settings,
+    Action, Answer, Call, ConfigRef, HttpGet, Input, LOOK, PodEvent, ProbeCall, Record, Remembered, Reply, ServerError, Settings,
     Ticket, TokenRef, VolumeWork, Work,
 };
 
@@ -51,8 +51,8 @@ enum Ask {
     Step { uid: String, step: Step },
     /// The sandbox's image, for a pod that lacks it.
     SandboxImage { uid: String },
-    /// Files that are written again because their values changed.
-    Rewrite,
+    /// Files of a pod that are written again because their values changed.
+    Rewrite { uid: String },
     /// A pod's status.
     Patch { uid: String },
     /// A pod, read anew.
@@ -67,6 +67,30 @@ enum Ask {
     Config(ConfigRef),
     /// Something whose answer does not matter.
     Nothing,
+}
+
+impl Ask {
+    /// The pod that something is done about.
+    fn uid(&self) -> &str {
+        match self {
+            Ask::Step { uid, .. }
+            | Ask::SandboxImage { uid }
+            | Ask::Patch { uid }
+            | Ask::Get { uid }
+            | Ask::Delete { uid }
+            | Ask::Clear { uid } => uid,
+            Ask::List | Ask::Inspect { .. } | Ask::Rewrite | Ask::Orphan { .. } | Ask::Config(_) | Ask::Nothing => "",
+        }
+    }
+
+    /// Whether it is a call that changes this container's state.
+    fn changes(&self, container: &str) -> bool {
+        matches!(
+            self,
+            Ask::Step { step: Step::Start { id, .. } | Step::Stop { id, .. } | Step::Kill { id, .. } | Step::Remove { id }, .. }
+                if id == container
+        )
+    }
 }
 
 /// One pod.
@@ -105,6 +129,8 @@ pub struct Heart {
     pods: BTreeMap<String, Entry>,
     /// Pods that are over, and when that was seen.
     graves: BTreeMap<String, Timestamp>,
+    /// Pods whose files were found at the start, until it is known which of them are still pods here.
+    found: BTreeSet<String>,
     engine: EngineView,
     configs: Configs,
     asked: BTreeMap<Ticket, Ask>,
@@ -125,6 +151,7 @@ impl Heart {
             settings,
             pods: BTreeMap::new(),
             graves: BTreeMap::new(),
+            found: remembered.volumes,
             engine: EngineView::new(now),
             configs: Configs::new(now),
             asked: BTreeMap::new(),
@@ -179,13 +206,24 @@ impl Heart {
 
     /// Whether the engine answered when it was last asked.
     pub fn engine_answers(&self) -> bool {
-        self.engine.failures == 0
+        self.engine.failures == 0 || mutant::on(Mutant::TrustSilentEngine)
+    }
+
+    /// A pod of which the server has not been told the newest status, if there is one.
+    pub fn unreported(&self) -> Option<&str> {
+        let mut waiting = self.pods.iter().filter(|(_, e)| !e.gone && e.report.known.as_ref() != Some(&e.status));
+        waiting.next().map(|(uid, _)| uid.as_str())
     }
 
     /// A pod that this node runs, by namespace and name: the newest of that name.
     pub fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
         let named = |e: &&Entry| spec::namespace(&e.pod) == namespace && spec::name(&e.pod) == name;
         self.pods.values().filter(named).max_by_key(|e| (!e.gone, e.since)).map(|e| e.pod.clone())
+    }
+
+    /// The status of a pod as this host sees it.
+    pub fn status(&self, uid: &str) -> Option<&PodStatus> {
+        self.pods.get(uid).map(|entry| &entry.status)
     }
 
     /// What the engine shows of a pod.
@@ -200,14 +238,14 @@ impl Heart {
 
     fn act(&mut self, work: Work, ask: Ask) -> Ticket {
         self.last_ticket += 1;
+        self.out.push(Action { ticket: self.last_ticket, uid: ask.uid().to_owned(), work });
         self.asked.insert(self.last_ticket, ask);
-        self.out.push(Action { ticket: self.last_ticket, work });
         self.last_ticket
     }
-    /// An action that is not answered.
-    fn tell(&mut self, work: Work) {
+    /// What has to be on disk before anything else is done about a pod. Not answered.
+    fn keep(&mut self, record: Record) {
         self.last_ticket += 1;
-        self.out.push(Action { ticket: self.last_ticket, work });
+        self.out.push(Action { ticket: self.last_ticket, uid: record.uid.clone(), work: Work::Remember(Box::new(record)) });
     }
     fn engine(&mut self, operation: Operation, ask: Ask) -> Ticket {
         self.act(Work::Engine(operation), ask)
@@ -312,6 +350,7 @@ impl Heart {
             pod: &entry.pod,
             seen: &seen,
             node_ip: &self.settings.node_ip,
+            booted_at: self.settings.booted_at,
             may_start: !dead && (self.synced || waited),
             now,
         };
@@ -325,7 +364,7 @@ impl Heart {
                 tombstone: entry.tombstone,
                 memory: entry.memory.clone(),
             };
-            self.tell(Work::Remember(Box::new(record)));
+            self.keep(record);
         }
         let before = self.pods.get_mut(uid).map(|e| std::mem::replace(&mut e.status, decision.status)).unwrap_or_default();
         self.announce(uid, &before);
@@ -354,7 +393,7 @@ impl Heart {
             let tombstone = entry.tombstone.unwrap_or(self.now);
             self.graves.insert(uid.to_owned(), tombstone);
             let record = Record { uid: uid.to_owned(), pod: None, tombstone: Some(tombstone), memory: Memory::default() };
-            self.tell(Work::Remember(Box::new(record)));
+            self.keep(record);
         }
     }
 
@@ -364,7 +403,8 @@ impl Heart {
         let over: Vec<String> = self.graves.iter().filter(|(_, at)| **at < old).map(|(uid, _)| uid.clone()).collect();
         for uid in over {
             self.graves.remove(&uid);
-            self.tell(Work::Forget { uid });
+            self.last_ticket += 1;
+            self.out.push(Action { ticket: self.last_ticket, uid: uid.clone(), work: Work::Forget { uid } });
         }
     }
 }

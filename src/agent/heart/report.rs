@@ -17,6 +17,7 @@ const RETRY_LONGEST: u32 = 30;
 const OURS: &[&str] = &[
     "conditions",
     "containerStatuses",
+    "ephemeralContainerStatuses",
     "hostIP",
     "hostIPs",
     "initContainerStatuses",

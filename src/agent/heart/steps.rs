@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Container, HTTPGetAction, LifecycleHandler};
 use super::report::later;
 use super::{Ask, Heart, HttpGet, ProbeCall, Reply, Slot, Step, Ticket, VolumeWork, Work};
 use crate::agent::translate;
-use crate::docker::container::Status;
+use crate::docker::container::{PidMode, Status};
 use crate::docker::{ContainerState, EngineError, ImageState, Operation, Outcome, Outlook, Ran};
 use crate::plan::pod::memory::{Image, Trouble, Work as Progress};
 use crate::plan::pod::spec::PullPolicy;
@@ -57,11 +57,11 @@ impl Heart {
             }
             Step::Start { id, .. } => engine(Operation::Start { id: id.clone() }),
             Step::Look { container } => {
-                let reference = spec::image(spec::container(&pod, container)?).to_owned();
+                let reference = spec::image(&*spec::definition(&pod, container)?).to_owned();
                 engine(Operation::Image { reference })
             }
             Step::Pull { container } => {
-                let reference = spec::image(spec::container(&pod, container)?).to_owned();
+                let reference = spec::image(&*spec::definition(&pod, container)?).to_owned();
                 let has_secrets = spec::spec(&pod)?.image_pull_secrets.iter().flatten().next().is_some();
                 if has_secrets && !self.configs_ready(uid) {
                     return None;
@@ -130,19 +130,35 @@ impl Heart {
         }
         let entry = self.pods.get(uid)?;
         let pod = entry.pod.clone();
-        let definition = spec::container(&pod, container)?;
+        let definition = spec::definition(&pod, container)?;
+        // The target of an ephemeral container has to run when it is made.
+        let target = match spec::target(&pod, container) {
+            Some(target) => match self.engine.seen(uid).current(target).filter(|cell| cell.state.alive()) {
+                Some(cell) => Some(cell.id.clone()),
+                None => {
+                    let message = format!("unable to find target container \"{target}\": it does not run");
+                    self.trouble(uid, container, "CreateContainerError", message);
+                    return None;
+                }
+            },
+            None => None,
+        };
+        let entry = self.pods.get(uid)?;
         let user = match &entry.memory.containers.get(container)?.image {
             Image::Ready { user, .. } => user.clone(),
             _ => String::new(),
         };
         let built = self.with_sources(uid, |heart, sources| {
-            if env::needs_address(definition) && sources.pod_ip.is_none() {
+            if env::needs_address(&definition) && sources.pod_ip.is_none() {
                 return None;
             }
-            Some(translate::container(&heart.settings, &pod, definition, attempt, sandbox, &user, sources))
+            Some(translate::container(&heart.settings, &pod, &definition, attempt, sandbox, &user, sources))
         })??;
         match built {
-            Ok(spec) => {
+            Ok(mut spec) => {
+                if let (Some(id), PidMode::Private) = (target, &spec.pid) {
+                    spec.pid = PidMode::Container(id);
+                }
                 let name = self.free_name(uid, translate::container_name(&pod, container, attempt));
                 Some(Work::Engine(Operation::Create { name, spec: Box::new(spec) }))
             }
@@ -156,7 +172,14 @@ impl Heart {
     fn address(&self, uid: &str) -> Option<String> {
         let entry = self.pods.get(uid)?;
         let seen = self.engine.seen(uid);
-        let view = View { pod: &entry.pod, seen: &seen, node_ip: &self.settings.node_ip, may_start: true, now: self.now };
+        let view = View {
+            pod: &entry.pod,
+            seen: &seen,
+            node_ip: &self.settings.node_ip,
+            booted_at: self.settings.booted_at,
+            may_start: true,
+            now: self.now,
+        };
         status::address(&view, &entry.memory)
     }
 
@@ -222,7 +245,11 @@ impl Heart {
                     self.bury(&uid);
                 }
             }
-            (Ask::Rewrite | Ask::Nothing, _) => {}
+            (Ask::Rewrite { uid }, _) => {
+                self.free(&uid, &Slot::Volumes);
+                self.rewrite_volumes(&uid); // the values may have changed again
+            }
+            (Ask::Nothing, _) => {}
             (ask, reply) => tracing::error!(?ask, ?reply, "an answer of the wrong kind"),
         }
     }
@@ -568,7 +595,14 @@ impl Heart {
         let now = self.now;
         let Some(entry) = self.pods.get_mut(uid) else { return };
         let pod = entry.pod.clone();
-        let view = View { pod: &pod, seen: &seen, node_ip: &self.settings.node_ip, may_start: true, now };
+        let view = View {
+            pod: &pod,
+            seen: &seen,
+            node_ip: &self.settings.node_ip,
+            booted_at: self.settings.booted_at,
+            may_start: true,
+            now,
+        };
         entry.memory.demand_stop(&view, container, id, grace, why);
         self.dirty.insert(uid.to_owned());
     }

@@ -55,6 +55,7 @@ fn settings() -> Settings {
         server_wait: SignedDuration::from_secs(30),
         cpus: 2,
         memory: 4 << 30,
+        booted_at: None,
     }
 }
 
@@ -124,7 +125,7 @@ impl World {
         self.answers.push((at, self.serial, Input::Done { ticket, reply }));
     }
     fn carry_out(&mut self, actions: Vec<Action>) {
-        for Action { ticket, work } in actions {
+        for Action { ticket, work, .. } in actions {
             if self.heart.is_none() {
                 return; // crashed in the middle
             }
@@ -142,6 +143,11 @@ impl World {
                 Work::Engine(operation) => {
                     let reply = self.machine.apply(&operation, now);
                     self.watch();
+                    if let Operation::Start { id } | Operation::Remove { id, .. } = operation {
+                        // As Docker does it: the event comes before the answer.
+                        self.serial += 1;
+                        self.answers.push((reply.at, self.serial, Input::Hint { container: id }));
+                    }
                     self.answer(reply.at, ticket, Reply::Engine(reply.result));
                 }
                 Work::SandboxImage => {
@@ -255,7 +261,7 @@ impl World {
         self.answers.clear();
     }
     fn restart(&mut self) {
-        let remembered = Remembered { records: self.disk.values().cloned().collect() };
+        let remembered = Remembered { records: self.disk.values().cloned().collect(), ..Remembered::default() };
         self.heart = Some(Heart::new(settings(), remembered, self.now));
         self.input(Input::Tick);
         if !self.server_away {
@@ -370,6 +376,20 @@ fn a_pod_comes_and_goes() {
     world.delete("p", 5);
     world.run(10);
     check(&world, expect![[r#""#]]);
+}
+
+#[test]
+fn a_start_costs_one_look() {
+    let mut world = World::new();
+    world.list();
+    world.pod("p", one("web:1"));
+    world.run(3);
+    let looks = world.log.lines().filter(|line| line.contains("Inspect")).count();
+    assert_eq!(looks, 2, "one at the sandbox and one at the container:\n{}", world.log);
+    // Somebody else's hand is looked at.
+    let id = world.machine.containers().find(|c| c.name.starts_with("k8s_c_")).unwrap().id.to_owned();
+    world.input(Input::Hint { container: id });
+    assert_eq!(world.log.lines().filter(|line| line.contains("Inspect")).count(), looks + 1);
 }
 
 #[test]

@@ -18,6 +18,7 @@ fn settings() -> Settings {
         server_wait: SignedDuration::ZERO,
         cpus: 2,
         memory: 1 << 30,
+        booted_at: None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! The stream on which the server reaches this host: logs, exec and attach.
+//! The stream on which the server reaches this host: logs, exec, attach and port-forward.
 //!
 //! The agent dials out and opens no port. It asks the server to turn an HTTP/1.1 connection into a tunnel, and from then on the roles are
 //! swapped: the agent serves HTTP/2 on it and the server asks. When the stream breaks, it is dialled again, with a pause that grows.
@@ -6,6 +6,7 @@
 //! Which container is meant is for [`Lookup`] to say; who may see it was for the server to decide.
 
 mod dial;
+mod forward;
 mod logs;
 mod query;
 mod session;
@@ -39,6 +40,10 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests at the same time. More than a person opens, fewer than would hurt a small host.
 const STREAMS_MAX: u32 = 500;
+/// How much of a request may be on its way to us before we have read it, in bytes; and of all together, so that those whose reader is
+/// stuck leave room for the others.
+const WINDOW: u32 = 256 * 1024;
+const WINDOWS: u32 = STREAMS_MAX * WINDOW;
 /// How long requests under way may take to end when the agent stops.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 /// The first pause before dialling again, and the longest.
@@ -56,6 +61,8 @@ pub trait Lookup: Send + Sync + 'static {
         container: &'a str,
         previous: bool,
     ) -> BoxFuture<'a, Result<Found, Missing>>;
+    /// The container that holds the network of a pod, and runs.
+    fn sandbox<'a>(&'a self, namespace: &'a str, pod: &'a str) -> BoxFuture<'a, Result<String, Missing>>;
 }
 
 /// What was found.
@@ -150,6 +157,8 @@ where
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT)
         .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOWS)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
@@ -184,8 +193,16 @@ impl Handler {
         let query = Query::parse(head.uri.query().unwrap_or_default());
         let answered = match (&head.method, &parts[..]) {
             (&Method::GET, ["containerLogs", namespace, pod, container]) => self.logs(namespace, pod, container, &query).await,
-            (&Method::POST, ["exec", namespace, pod, container]) => self.exec(namespace, pod, container, &query, body).await,
-            (&Method::POST, ["attach", namespace, pod, container]) => self.attach(namespace, pod, container, &query, body).await,
+            (&Method::POST, ["exec", namespace, pod, container]) => {
+                self.session(session::Target::Exec, [namespace, pod, container], &query, body).await
+            }
+            (&Method::POST, ["attach", namespace, pod, container]) => {
+                self.session(session::Target::Attach, [namespace, pod, container], &query, body).await
+            }
+            (&Method::GET, ["portForward", namespace, pod]) => {
+                self.sandbox(namespace, pod).await.map(|_| streamed("text/plain", futures_util::stream::empty()))
+            }
+            (&Method::POST, ["portForward", namespace, pod]) => self.forward(namespace, pod, &query, body).await,
             (&Method::GET, ["usage"]) => self.used().await,
             _ => Err(Failure::new(StatusCode::NOT_FOUND, "the agent has nothing there")),
         };
@@ -235,39 +252,37 @@ impl Handler {
         }
     }
 
-    async fn exec(
+    /// Exec and attach: `place` is namespace, pod and container.
+    async fn session(
         &self,
-        namespace: &str,
-        pod: &str,
-        container: &str,
+        target: session::Target,
+        place: [&str; 3],
         query: &Query,
         body: Incoming,
     ) -> Result<Response<Body>, Failure> {
-        let spec = session::exec_spec(query)?;
+        let [namespace, pod, container] = place;
         let id = self.running(namespace, pod, container).await?;
-        let session = self.engine.exec(&id, &spec).await;
-        let session = session.map_err(|error| Failure::of(&error, &format!("run a command in container {container}")))?;
-        Ok(self.converse(session::Target::Exec, session, body))
-    }
-
-    async fn attach(
-        &self,
-        namespace: &str,
-        pod: &str,
-        container: &str,
-        query: &Query,
-        body: Incoming,
-    ) -> Result<Response<Body>, Failure> {
-        let spec = session::attach_spec(query)?;
-        let id = self.running(namespace, pod, container).await?;
-        let session = self.engine.attach(&id, &spec).await;
-        let session = session.map_err(|error| Failure::of(&error, &format!("attach to container {container}")))?;
-        Ok(self.converse(session::Target::Attach, session, body))
-    }
-
-    fn converse(&self, target: session::Target, session: crate::docker::Session, body: Incoming) -> Response<Body> {
+        let session = session::begin(&*self.engine, target, &id, container, query).await?;
         let frames = session::converse(Arc::clone(&self.engine), target, session, body);
-        streamed("application/octet-stream", frames.map(|frame| Ok(frame.encode())))
+        Ok(streamed("application/octet-stream", frames.map(|frame| Ok(frame.encode()))))
+    }
+
+    /// The sandbox of a pod that has a network.
+    async fn sandbox(&self, namespace: &str, pod: &str) -> Result<String, Failure> {
+        self.lookup.sandbox(namespace, pod).await.map_err(|missing| match missing {
+            Missing::Pod => Failure::new(StatusCode::NOT_FOUND, format!("pods \"{pod}\" not found")),
+            _ => Failure::new(StatusCode::BAD_REQUEST, format!("unable to forward port because pod {pod} is not running")),
+        })
+    }
+
+    async fn forward(&self, namespace: &str, pod: &str, query: &Query, body: Incoming) -> Result<Response<Body>, Failure> {
+        let port = match query.number("port")?.map(u16::try_from) {
+            Some(Ok(port @ 1..)) => port,
+            _ => return Err(query::invalid("port", query.get("port").unwrap_or_default())),
+        };
+        let sandbox = self.sandbox(namespace, pod).await?;
+        let bytes = forward::connect(&*self.engine, &sandbox, pod, port, body).await?;
+        Ok(streamed("application/octet-stream", bytes))
     }
 }
 

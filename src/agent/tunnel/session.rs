@@ -22,7 +22,7 @@ const FRAMES_AHEAD: usize = 16;
 const RESIZE_TRIES: u32 = 6;
 
 /// What a session talks to.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     /// A process of its own, with an exit code.
     Exec,
@@ -30,29 +30,35 @@ pub(super) enum Target {
     Attach,
 }
 
-/// What exec was asked for.
-pub(super) fn exec_spec(query: &Query) -> Result<ExecSpec, Failure> {
+/// Begins a session in a container that runs.
+pub(super) async fn begin(
+    engine: &dyn Engine,
+    target: Target,
+    id: &str,
+    container: &str,
+    query: &Query,
+) -> Result<Session, Failure> {
+    let (stdin, stdout, stderr, tty) =
+        (query.flag("stdin")?, query.flag("stdout")?, query.flag("stderr")?, query.flag("tty")?);
     let command = query.all("command");
-    if command.is_empty() {
+    if target == Target::Exec && command.is_empty() {
         return Err(Failure::new(StatusCode::BAD_REQUEST, "you must specify at least one command for the container"));
     }
-    let tty = query.flag("tty")?;
-    let (stdout, stderr) = (query.flag("stdout")?, query.flag("stderr")?);
-    let stdin = query.flag("stdin")?;
     if !stdin && !stdout && !stderr {
         return Err(Failure::new(StatusCode::BAD_REQUEST, "you must specify at least one of stdin, stdout, stderr"));
     }
-    // A terminal has one output.
-    Ok(ExecSpec { command, tty, stdin, stdout, stderr: stderr && !tty, size: None })
-}
-
-/// What attach was asked for.
-pub(super) fn attach_spec(query: &Query) -> Result<AttachSpec, Failure> {
-    let spec = AttachSpec { stdin: query.flag("stdin")?, stdout: query.flag("stdout")?, stderr: query.flag("stderr")? };
-    if !spec.stdin && !spec.stdout && !spec.stderr {
-        return Err(Failure::new(StatusCode::BAD_REQUEST, "you must specify at least one of stdin, stdout, stderr"));
+    match target {
+        Target::Exec => {
+            // A terminal has one output.
+            let spec = ExecSpec { command, tty, stdin, stdout, stderr: stderr && !tty, size: None };
+            let session = engine.exec(id, &spec).await;
+            session.map_err(|error| Failure::of(&error, &format!("run a command in container {container}")))
+        }
+        Target::Attach => {
+            let session = engine.attach(id, &AttachSpec { stdin, stdout, stderr }).await;
+            session.map_err(|error| Failure::of(&error, &format!("attach to container {container}")))
+        }
     }
-    Ok(spec)
 }
 
 /// Carries frames both ways until the session or the client ends. The last frame is the final `Status`.

@@ -44,6 +44,15 @@ impl Lookup for Pods {
         };
         Box::pin(std::future::ready(found))
     }
+
+    fn sandbox<'a>(&'a self, namespace: &'a str, pod: &'a str) -> BoxFuture<'a, Result<String, Missing>> {
+        let found = match (namespace, pod) {
+            ("shop", "web") => Ok(self.id.clone()),
+            ("shop", "new") => Err(Missing::Waiting("ContainerCreating".into())),
+            _ => Err(Missing::Pod),
+        };
+        Box::pin(std::future::ready(found))
+    }
 }
 
 type ChannelBody =
@@ -286,6 +295,47 @@ async fn attach_ends_with_the_container() {
     let mut world = world("crash=2-300ms", "").await;
     let said = converse(&mut world.server, "/attach/shop/web/app?stdout=true&stderr=true", &[], true).await;
     assert_eq!(said, format!("{STDERR}: ending with code 2\n3: {{\"metadata\":{{}},\"status\":\"Success\"}}\n"));
+}
+
+#[tokio::test]
+async fn ports() {
+    let mut world = world("", "").await;
+    let path = "/portForward/shop/web?port=80";
+    let refused = converse(&mut world.server, path, &[], true).await;
+    expect![[r#"503 "ServiceUnavailable" "error forwarding port 80 to pod web: failed to connect to localhost:80 inside the network of the pod: Connection refused (os error 111)""#]]
+        .assert_eq(&refused);
+    // Something that listens in that network.
+    let network = crate::docker::container::NetworkMode::Container(world.id.clone());
+    let spec = ContainerSpec { image: "sim/web:v1".into(), network, ..ContainerSpec::default() };
+    let listener = world.engine.create("listener", &spec).await.unwrap();
+    world.engine.start(&listener).await.unwrap();
+    assert_eq!(shown(get(&mut world.server, "/portForward/shop/web").await).await, "200 ");
+    let (sender, body) = channel();
+    let request = Request::post(format!("http://agent{path}")).body(Either::Right(body)).unwrap();
+    let response = world.server.send_request(request).await.unwrap();
+    let mut answer = response.into_body();
+    sender.send(Bytes::from_static(b"hello")).await.unwrap();
+    assert_eq!(answer.frame().await.unwrap().unwrap().into_data().unwrap(), "hello");
+    let large = Bytes::from(vec![b'x'; 200_000]);
+    let rest = tokio::spawn(async move {
+        sender.send(large).await.unwrap();
+        // Dropping it is the end of this direction; the echo is still heard.
+        sender
+    });
+    let mut echoed = 0;
+    while echoed < 200_000 {
+        let piece = tokio::time::timeout(Duration::from_secs(5), answer.frame()).await.unwrap().unwrap().unwrap();
+        echoed += piece.into_data().unwrap().len();
+    }
+    drop(rest.await.unwrap());
+    for (path, wanted) in [
+        ("/portForward/shop/web?port=0", "400 \"BadRequest\" \"invalid value for port: \\\"0\\\"\""),
+        ("/portForward/shop/web?port=70000", "400 \"BadRequest\" \"invalid value for port: \\\"70000\\\"\""),
+        ("/portForward/shop/new?port=80", "400 \"BadRequest\" \"unable to forward port because pod new is not running\""),
+        ("/portForward/shop/db?port=80", "404 \"NotFound\" \"pods \\\"db\\\" not found\""),
+    ] {
+        assert_eq!(converse(&mut world.server, path, &[], true).await, wanted, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -94,8 +94,11 @@ pub(in crate::api) fn account_of(spec: &core::PodSpec) -> &str {
     spec.service_account_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default")
 }
 
-fn containers(spec: &core::PodSpec) -> impl Iterator<Item = &core::Container> {
-    spec.containers.iter().chain(spec.init_containers.iter().flatten())
+/// What the containers of a pod, ephemeral ones too, take their environments from.
+fn environments(spec: &core::PodSpec) -> impl Iterator<Item = (&[core::EnvVar], &[core::EnvFromSource])> {
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten()).map(|c| (&c.env, &c.env_from));
+    let ephemeral = spec.ephemeral_containers.iter().flatten().map(|c| (&c.env, &c.env_from));
+    containers.chain(ephemeral).map(|(env, from)| (env.as_deref().unwrap_or(&[]), from.as_deref().unwrap_or(&[])))
 }
 
 fn secrets(spec: &core::PodSpec) -> impl Iterator<Item = &str> {
@@ -104,9 +107,9 @@ fn secrets(spec: &core::PodSpec) -> impl Iterator<Item = &str> {
         let projected = projected.filter_map(|source| source.secret.as_ref().map(|s| s.name.as_str()));
         volume.secret.iter().filter_map(|s| s.secret_name.as_deref()).chain(projected)
     });
-    let environment = containers(spec).flat_map(|container| {
-        let from = container.env_from.iter().flatten().filter_map(|e| e.secret_ref.as_ref().map(|r| r.name.as_str()));
-        let keys = container.env.iter().flatten().filter_map(|e| e.value_from.as_ref()?.secret_key_ref.as_ref());
+    let environment = environments(spec).flat_map(|(env, from)| {
+        let from = from.iter().filter_map(|e| e.secret_ref.as_ref().map(|r| r.name.as_str()));
+        let keys = env.iter().filter_map(|e| e.value_from.as_ref()?.secret_key_ref.as_ref());
         from.chain(keys.map(|k| k.name.as_str()))
     });
     let pulling = spec.image_pull_secrets.iter().flatten().map(|r| r.name.as_str());
@@ -119,9 +122,9 @@ fn config_maps(spec: &core::PodSpec) -> impl Iterator<Item = &str> {
         let projected = projected.filter_map(|source| source.config_map.as_ref().map(|s| s.name.as_str()));
         volume.config_map.iter().map(|s| s.name.as_str()).chain(projected)
     });
-    let environment = containers(spec).flat_map(|container| {
-        let from = container.env_from.iter().flatten().filter_map(|e| e.config_map_ref.as_ref().map(|r| r.name.as_str()));
-        let keys = container.env.iter().flatten().filter_map(|e| e.value_from.as_ref()?.config_map_key_ref.as_ref());
+    let environment = environments(spec).flat_map(|(env, from)| {
+        let from = from.iter().filter_map(|e| e.config_map_ref.as_ref().map(|r| r.name.as_str()));
+        let keys = env.iter().filter_map(|e| e.value_from.as_ref()?.config_map_key_ref.as_ref());
         from.chain(keys.map(|k| k.name.as_str()))
     });
     volumes.chain(environment)

@@ -23,14 +23,14 @@ use super::*;
 use crate::object::stream::{self, Frame};
 
 impl World {
-    async fn listen(&self) -> SocketAddr {
+    pub(super) async fn listen(&self) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tls = self.authority.listener(vec!["127.0.0.1".to_owned()]).unwrap();
         tokio::spawn(listen::serve(self.api.clone(), listener, tls, self.stop.clone()));
         address
     }
-    async fn connect(&self, address: SocketAddr, pair: Option<(&str, &str)>) -> std::io::Result<TlsStream<TcpStream>> {
+    pub(super) async fn connect(&self, address: SocketAddr, pair: Option<(&str, &str)>) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.authority.pem().as_bytes()).unwrap()).unwrap();
         let builder = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -50,7 +50,7 @@ impl World {
         TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("127.0.0.1").unwrap(), stream).await
     }
     /// Joins as a host; the certificate and its key.
-    async fn host(&self, name: &str) -> (String, String) {
+    pub(super) async fn host(&self, name: &str) -> (String, String) {
         let (id, secret) = new_token();
         let expires = *self.clock.lock() + SignedDuration::from_secs(600);
         self.must("POST /api/v1/namespaces/kube-system/secrets", token_secret(&id, &secret, expires)).await;
@@ -63,7 +63,7 @@ impl World {
     }
 }
 
-async fn raw(stream: &mut TlsStream<TcpStream>, request: &str) -> String {
+pub(super) async fn raw(stream: &mut TlsStream<TcpStream>, request: &str) -> String {
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     // Byte by byte: what comes behind an upgrade's answer belongs to the next protocol.
@@ -77,12 +77,13 @@ async fn raw(stream: &mut TlsStream<TcpStream>, request: &str) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-fn real_clock(w: &World) {
+pub(super) fn real_clock(w: &World) {
     *w.clock.lock() = jiff::Timestamp::now();
 }
 
-/// What a host would serve on its end of the tunnel: logs say their path, exec echoes its input and ends with the code 7.
-async fn agent(w: &World, address: SocketAddr, name: &str, pair: &(String, String)) {
+/// What a host would serve on its end of the tunnel: logs say their path, exec echoes its input and ends with the code 7, ports echo until
+/// their input ends, except for port 81, where nobody listens, and pod `moved` is elsewhere.
+pub(super) async fn agent(w: &World, address: SocketAddr, name: &str, pair: &(String, String)) {
     let mut stream = w.connect(address, Some((&pair.0, &pair.1))).await.unwrap();
     let request = format!(
         "GET /apis/portolan.dev/v1alpha1/nodes/{name}/tunnel HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: portolan-tunnel\r\n\r\n"
@@ -94,8 +95,16 @@ async fn agent(w: &World, address: SocketAddr, name: &str, pair: &(String, Strin
             let path = request.uri().to_string();
             let response = if path.contains("/containerLogs/shop/web/c") {
                 Response::new(Body::from(path))
-            } else if path.contains("/exec/") {
+            } else if path.contains("/containerLogs/shop/endless/") {
+                let pieces = futures_util::stream::repeat(Ok::<_, std::convert::Infallible>(Bytes::from_static(&[b'x'; 10_000])));
+                Response::new(Body::from_stream(pieces))
+            } else if path.contains("/exec/shop/web/") {
                 Response::new(echo(request.into_body()))
+            } else if path.contains("/moved") {
+                let builder = Response::builder().status(302).header("location", "http://127.0.0.1:1/steal");
+                builder.body(Body::empty()).unwrap()
+            } else if path.contains("/portForward/shop/web") && !path.ends_with("port=81") {
+                Response::new(Body::new(request.into_body()))
             } else {
                 let status =
                     json!({"kind": "Status", "status": "Failure", "message": "container is waiting to start", "code": 400});
@@ -124,13 +133,17 @@ fn echo(mut input: Incoming) -> Body {
                     stream::STDIN => {
                         let _ = sender.send(Frame { channel: stream::STDOUT, payload: frame.payload }.encode()).await;
                     }
+                    stream::RESIZE => {
+                        let payload = [b"size ", &frame.payload[..]].concat().into();
+                        let _ = sender.send(Frame { channel: stream::STDOUT, payload }.encode()).await;
+                    }
                     stream::CLOSE => break 'input,
                     _ => {}
                 }
             }
         }
         let status = json!({
-            "kind": "Status", "status": "Failure", "reason": "NonZeroExitCode",
+            "kind": "Status", "status": "Failure", "reason": "NonZeroExitCode", "message": "it ended with code 7",
             "details": {"causes": [{"reason": "ExitCode", "message": "7"}]},
         });
         let _ = sender.send(Frame { channel: stream::ERROR, payload: status.to_string().into() }.encode()).await;
@@ -216,6 +229,18 @@ async fn logs_through_the_tunnel() {
     assert!(raw(&mut stream, request).await.starts_with("HTTP/1.1 403"));
 }
 
+/// The administrator's client.
+pub(super) fn client(w: &World, address: SocketAddr) -> kube::Client {
+    let admin = w.authority.client("portolan-admin", &["system:masters"]).unwrap();
+    let text = |s: &str| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, s);
+    let mut config = kube::Config::new(format!("https://{address}").parse().unwrap());
+    config.root_cert = Some(vec![CertificateDer::from_pem_slice(w.authority.pem().as_bytes()).unwrap().to_vec()]);
+    let pair = json!({"client-certificate-data": text(&admin.certificate), "client-key-data": text(&admin.key)});
+    config.auth_info = serde_json::from_value(pair).unwrap();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    kube::Client::try_from(config).unwrap()
+}
+
 #[tokio::test]
 async fn exec_over_a_websocket() {
     let w = world();
@@ -224,14 +249,7 @@ async fn exec_over_a_websocket() {
     w.pod_on("web", "h1", json!({})).await;
     let pair = w.host("h1").await;
     agent(&w, address, "h1", &pair).await;
-    let admin = w.authority.client("portolan-admin", &["system:masters"]).unwrap();
-    let text = |s: &str| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, s);
-    let mut config = kube::Config::new(format!("https://{address}").parse().unwrap());
-    config.root_cert = Some(vec![CertificateDer::from_pem_slice(w.authority.pem().as_bytes()).unwrap().to_vec()]);
-    let pair = json!({"client-certificate-data": text(&admin.certificate), "client-key-data": text(&admin.key)});
-    config.auth_info = serde_json::from_value(pair).unwrap();
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = kube::Client::try_from(config).unwrap();
+    let client = client(&w, address);
     let pods: kube::Api<core::Pod> = kube::Api::namespaced(client, "shop");
     let params = kube::api::AttachParams::default().stdin(true).stdout(true).stderr(false);
     let mut process = pods.exec("web", ["cat", "-", "a b&c"], &params).await.unwrap();

@@ -17,6 +17,7 @@ use crate::cli::Failure;
 use crate::object::ours::{InventoryItem, Policy, ProblemRecord};
 use crate::object::{Key, Object};
 use crate::plan::foresee::{self, Before, Foreseen};
+use crate::plan::idle;
 use crate::plan::preflight::{self, Outcome};
 use crate::plan::schedule::Strategy;
 use crate::plan::sync::{self, Action, Name, SyncPlan, Wanted, masked};
@@ -254,6 +255,8 @@ pub(super) fn make(facts: Facts<'_>) -> Result<Made, Failure> {
     }
     let kept =
         plan.kept.iter().filter(|k| !k.why.forgotten()).map(|k| Kept { name: k.name.clone(), why: k.why.to_string() }).collect();
+    let mut notes = facts.notes;
+    notes.extend(idle::told(facts.wanted.iter().map(|w| &w.key)));
     Ok(Made {
         application: facts.application,
         from: facts.from,
@@ -270,7 +273,7 @@ pub(super) fn make(facts: Facts<'_>) -> Result<Made, Failure> {
         warnings,
         pods,
         shown: false,
-        notes: facts.notes,
+        notes,
     })
 }
 

@@ -76,19 +76,31 @@ pub(super) fn last<'a>(
     found.collect()
 }
 
-/// The health of objects by their names, `Deployment shop/web`.
+/// The health of objects by their names, `Deployment shop/web`, whatever the reason.
 pub(super) fn healths<'a>(
     view: &View,
     objects: impl Iterator<Item = &'a Arc<Object>>,
     hosts: &HostsNow,
-    since: Option<Timestamp>,
     now: Timestamp,
 ) -> BTreeMap<String, Health> {
-    objects.map(|object| (name(&object.key), health_of(view, object, hosts, since, now))).collect()
+    objects.map(|object| (name(&object.key), health_of(view, object, hosts, (None, 0), now))).collect()
 }
 
-fn health_of(view: &View, object: &Arc<Object>, hosts: &HostsNow, since: Option<Timestamp>, now: Timestamp) -> Health {
-    let mut children = Children { unreachable: hosts.unreachable.clone(), ..Children::default() };
+/// How often a container of a workload's pods was restarted at most.
+pub(super) fn restarts(view: &View, object: &Object) -> i32 {
+    let (_, pods) = children(view, object);
+    let pods = pods.iter().filter_map(|pod| pod.typed::<Pod>().ok());
+    let counts = pods.flat_map(|pod| {
+        let status = pod.status.clone().unwrap_or_default();
+        let all = status.container_statuses.into_iter().chain(status.init_container_statuses).flatten();
+        all.map(|container| container.restart_count).max()
+    });
+    counts.max().unwrap_or(0)
+}
+
+/// The replica sets and pods of a workload.
+fn children(view: &View, object: &Object) -> (Vec<Arc<Object>>, Vec<Arc<Object>>) {
+    let (mut sets, mut pods) = (Vec::new(), Vec::new());
     if object.key.kind.group == "apps" {
         let mut owners = vec![object.meta.uid.clone()];
         while let Some(uid) = owners.pop() {
@@ -96,14 +108,27 @@ fn health_of(view: &View, object: &Arc<Object>, hosts: &HostsNow, since: Option<
                 match child.key.kind.kind {
                     "ReplicaSet" => {
                         owners.push(child.meta.uid.clone());
-                        children.replica_sets.push(child.clone());
+                        sets.push(child.clone());
                     }
-                    "Pod" => children.pods.push(child.clone()),
+                    "Pod" => pods.push(child.clone()),
                     _ => {}
                 }
             }
         }
     }
+    (sets, pods)
+}
+
+/// The health of one object. For a rollout: since when it goes, and how often containers had been restarted before.
+pub(super) fn health_of(
+    view: &View,
+    object: &Arc<Object>,
+    hosts: &HostsNow,
+    (since, restarts_before): (Option<Timestamp>, i32),
+    now: Timestamp,
+) -> Health {
+    let (replica_sets, pods) = children(view, object);
+    let children = Children { replica_sets, pods, unreachable: hosts.unreachable.clone(), restarts_before };
     let mut health = health::of(object, &children, since, now);
     // A probe says why it failed only in an event.
     for evidence in &mut health.evidence {

@@ -24,6 +24,7 @@ use crate::object::ours::{
 use crate::object::source::Origin;
 use crate::object::{Key, Object};
 use crate::plan::health::State;
+use crate::plan::idle;
 use crate::plan::sync::Wanted;
 use crate::plan::target::{self, Frozen, Known, Target};
 use crate::store::{Txn, View};
@@ -386,7 +387,12 @@ impl ReleaseLoop {
         if resting {
             status.waiting_on.clear();
             let unwell = status.health != State::Healthy.word() && !status.health.is_empty();
-            let well = if unwell { format!(", but its objects are {}", status.health) } else { String::new() };
+            let mut well = if unwell { format!(", but its objects are {}", status.health) } else { String::new() };
+            let managed: Vec<Key> = status.inventory.iter().filter_map(facts::key).collect();
+            for text in idle::told(&managed) {
+                well.push_str("; ");
+                well.push_str(&text);
+            }
             (status.phase, status.message) = match (pin, &quarantined) {
                 (Some(_), _) => {
                     let reason = pass.application.spec.pin.as_ref().map(|p| p.reason.as_str()).filter(|r| !r.is_empty());

@@ -33,6 +33,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::event::Recorder;
@@ -72,6 +73,13 @@ pub struct Seen {
     pub at: Timestamp,
     /// What there was.
     pub outcome: Result<Chart, Unread>,
+}
+
+impl Seen {
+    /// The commit, if there was one.
+    pub fn commit(&self) -> Option<&str> {
+        self.outcome.as_ref().ok().map(|chart| chart.commit.as_str())
+    }
 }
 
 /// One commit, rendered.
@@ -148,6 +156,11 @@ struct Settled {
     objects: BTreeMap<Key, Revision>,
 }
 
+/// Who did not look for so long was not there. While a rollout is under way it is looked at twice as often.
+const ABSENCE: SignedDuration = SignedDuration::from_secs(40);
+/// How long a host's lease lasts that does not say it, in seconds.
+const LEASE: i32 = 40;
+
 /// The loop. What it remembers in memory only saves time.
 pub struct ReleaseLoop {
     charts: Box<dyn Charts>,
@@ -158,6 +171,22 @@ pub struct ReleaseLoop {
     obstacles: BTreeMap<Key, Obstacle>,
     fights: BTreeMap<(Key, Key), Fight>,
     settled: BTreeMap<Key, Settled>,
+    /// Since when this loop watches without a gap: nobody knows what happened before.
+    born: Option<Timestamp>,
+    last_step: Option<Timestamp>,
+    /// The hosts' signs of life.
+    heard: BTreeMap<String, Contact>,
+}
+
+/// A host's signs of life, by this server's clock.
+#[derive(Clone, Copy, Debug)]
+struct Contact {
+    /// Since when they come without a gap.
+    since: Timestamp,
+    /// The last one.
+    last: Timestamp,
+    /// When the next one is overdue, counted from the last.
+    patience: SignedDuration,
 }
 
 impl ReleaseLoop {
@@ -172,12 +201,19 @@ impl ReleaseLoop {
             obstacles: BTreeMap::new(),
             fights: BTreeMap::new(),
             settled: BTreeMap::new(),
+            born: None,
+            last_step: None,
+            heard: BTreeMap::new(),
         }
     }
 
     /// Notes which Applications a change is about.
-    fn note(&mut self, view: &View, change: &Change) {
+    fn note(&mut self, view: &View, change: &Change, now: Timestamp) {
         let kind = change.key.kind;
+        if kind == kind_of::<Lease>() && &*change.key.namespace == super::node::LEASES {
+            self.hear(&change.key.name, change.new.as_deref(), now);
+            return;
+        }
         if kind == kind_of::<Application>() {
             self.keys.add(change.key.clone());
             // Whoever brought it sees to its spec; its status is its own business.
@@ -209,6 +245,29 @@ impl ReleaseLoop {
         }
     }
 
+    /// A host's lease was renewed, or is gone.
+    fn hear(&mut self, host: &str, lease: Option<&Object>, now: Timestamp) {
+        let Some(lease) = lease.and_then(|o| o.typed::<Lease>().ok()) else {
+            self.heard.remove(host);
+            return;
+        };
+        // A host renews several times before its lease would end. One that is slower by habit is not overdue at its own pace.
+        let seconds = lease.spec.as_ref().and_then(|s| s.lease_duration_seconds).unwrap_or(LEASE);
+        let usual = SignedDuration::from_secs(i64::from(seconds)) / 3;
+        let before = self.heard.get(host).copied();
+        let pace = before.map_or(SignedDuration::ZERO, |contact| now.duration_since(contact.last));
+        let since = before.filter(|contact| pace <= contact.patience).map_or(now, |contact| contact.since);
+        self.heard.insert(host.to_owned(), Contact { since, last: now, patience: usual.max(pace * 3 / 2) });
+    }
+
+    /// What happened while this process did not run, nobody saw: it watches since now.
+    fn notice_own_absence(&mut self, now: Timestamp) {
+        let gap = self.last_step.replace(now).map(|last| now.duration_since(last));
+        if gap.is_none_or(|gap| gap > ABSENCE || gap.is_negative()) {
+            self.born = Some(now);
+        }
+    }
+
     /// Looks at an Application again, and does not believe what stood in its way.
     fn look_again(&mut self, key: &Key) {
         if let Some(obstacle) = self.obstacles.get_mut(key) {
@@ -228,13 +287,14 @@ impl Loop for ReleaseLoop {
     }
 
     fn step(&mut self, cx: &mut Context<'_>) -> Result<Next, Conflict> {
+        self.notice_own_absence(cx.now);
         match self.cursor.news(cx.store) {
             News::Everything(view) => {
                 view.list(kind_of::<Application>()).for_each(|application| self.keys.add(application.key.clone()));
             }
             News::Changes(changes) => {
                 let view = cx.store.view();
-                changes.iter().for_each(|change| self.note(&view, change));
+                changes.iter().for_each(|change| self.note(&view, change, cx.now));
             }
         }
         for key in self.charts.news() {

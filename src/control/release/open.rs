@@ -18,6 +18,7 @@ use crate::object::ours::{
 };
 use crate::object::{Key, kind_of};
 use crate::plan::health::State;
+use crate::plan::idle;
 use crate::plan::preflight::{self, Outcome};
 use crate::plan::sync::{self, Wanted};
 use crate::store::View;
@@ -181,12 +182,14 @@ impl ReleaseLoop {
         let status = ReleaseStatus { phase: Phase::RollingOut, message, started: now.clone(), ..ReleaseStatus::default() };
         let name = record::write(cx, pass, spec, wanted, &status)?;
         supersede(pass, &format!("{name} ({})", short(&chart.commit)));
+        let (unhealthy_before, restarts_before) = before(pass);
         let rollout = Rollout {
             release: name.clone(),
             purpose: Purpose::Trial,
             started: now.clone(),
             progressed: now,
-            unhealthy_before: unhealthy_before(pass),
+            unhealthy_before,
+            restarts_before,
             ..Rollout::default()
         };
         pass.status.rollout = Some(rollout);
@@ -197,6 +200,9 @@ impl ReleaseLoop {
         pass.status.problems.clear();
         pass.status.waiting_on.clear();
         pass.status.message = format!("rolling out {name} ({})", short(&chart.commit));
+        for text in idle::told(wanted.iter().map(|w| &w.key)) {
+            pass.say(Severity::Warning, "StoredOnly", text);
+        }
         pass.say(Severity::Normal, "RolloutStarted", format!("{name}: commit {} {}", short(&chart.commit), chart.subject));
         pass.until(Some(pass.now));
         Ok(())
@@ -219,23 +225,27 @@ pub(super) fn supersede(pass: &mut Pass<'_>, by: &str) {
     pass.say(Severity::Normal, "Superseded", format!("{trial} was superseded by {by}"));
 }
 
-/// What is unhealthy before a rollout begins. A rollout that takes over from another inherits what that one found: what the first one
-/// broke must not be excused for the second.
-pub(super) fn unhealthy_before(pass: &Pass<'_>) -> BTreeMap<String, String> {
+/// What is unhealthy before a rollout begins, and how often containers had been restarted. A rollout that takes over from another
+/// inherits what that one found: what the first one broke must not be excused for the second.
+pub(super) fn before(pass: &Pass<'_>) -> (BTreeMap<String, String>, BTreeMap<String, i32>) {
     if let Some(rollout) = &pass.status.rollout {
-        let mut before = rollout.unhealthy_before.clone();
-        before.retain(|name, _| !rollout.touched.contains(name));
-        return before;
+        let (mut unhealthy, mut restarts) = (rollout.unhealthy_before.clone(), rollout.restarts_before.clone());
+        unhealthy.retain(|name, _| !rollout.touched.contains(name));
+        restarts.retain(|name, _| !rollout.touched.contains(name));
+        return (unhealthy, restarts);
     }
     let keys = pass.status.inventory.iter().filter_map(InventoryItem::key);
     let objects: Vec<_> = keys.filter_map(|key| pass.view.get(&key)).collect();
-    let healths = facts::healths(&pass.view, objects.into_iter(), &pass.hosts, None, pass.now);
-    healths
+    let restarts = objects.iter().map(|object| (facts::name(&object.key), facts::restarts(&pass.view, object)));
+    let restarts = restarts.filter(|(_, times)| *times > 0).collect();
+    let healths = facts::healths(&pass.view, objects.into_iter(), &pass.hosts, pass.now);
+    let unhealthy = healths
         .into_iter()
         // What is on its way will arrive or not, and counts like everything else.
         .filter(|(_, health)| health.state > State::Progressing)
         .map(|(name, health)| (name, health.state.word().to_owned()))
-        .collect()
+        .collect();
+    (unhealthy, restarts)
 }
 
 /// Other Applications that must be healthy first.

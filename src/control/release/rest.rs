@@ -97,7 +97,7 @@ impl ReleaseLoop {
     /// Notes how the managed objects are.
     fn note_health<'a>(&self, pass: &mut Pass<'_>, keys: impl Iterator<Item = &'a Key>) {
         let objects: Vec<_> = keys.filter_map(|key| pass.view.get(key)).collect();
-        let healths = facts::healths(&pass.view, objects.into_iter(), &pass.hosts, None, pass.now);
+        let healths = facts::healths(&pass.view, objects.into_iter(), &pass.hosts, pass.now);
         pass.status.health = healths.values().map(|h| h.state).max().unwrap_or_default().word().to_owned();
     }
 }

@@ -3,20 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::images::{self, Images};
 use super::look::{Pass, short};
 use super::open::Apart;
-use super::open::{supersede, unhealthy_before};
+use super::open::{before, supersede};
 use super::record::{Content, Note};
-use super::{ReleaseLoop, facts, record};
+use super::{ABSENCE, ReleaseLoop, facts, record};
 use crate::control::Context;
 use crate::control::event::Severity;
 use crate::control::keyed::Trouble;
+use crate::control::node::LEASES;
 use crate::control::write;
 use crate::mutant::{self, Mutant};
+use crate::object::admit::assign::Beside;
 use crate::object::admit::{self, Stamp};
 use crate::object::custom::{Kinds, definitions};
 use crate::object::ours::{Evidence, InventoryItem, Phase, Purpose, Quarantined, Rollout, Verdict};
@@ -49,7 +53,7 @@ impl ReleaseLoop {
         }
         if !rolling {
             let now = Some(Time(pass.now));
-            let before = unhealthy_before(pass);
+            let (unhealthy_before, restarts_before) = before(pass);
             if pass.status.trial != release {
                 supersede(pass, release);
             }
@@ -59,7 +63,8 @@ impl ReleaseLoop {
                 purpose,
                 started: now.clone(),
                 progressed: now,
-                unhealthy_before: before,
+                unhealthy_before,
+                restarts_before,
                 ..Rollout::default()
             });
         } else if let Some(rollout) = &mut pass.status.rollout
@@ -79,6 +84,7 @@ impl ReleaseLoop {
             // Let out of quarantine: it begins anew.
             rollout.started = Some(Time(pass.now));
             rollout.progressed = Some(Time(pass.now));
+            rollout.held_up_since = None;
         }
         let content = self.content(&pass.view, &pass.object.key, &rollout.release)?;
         let mut contents = self.contents_of(pass)?;
@@ -99,7 +105,7 @@ impl ReleaseLoop {
         if let Some(wave) = plan.waves.first() {
             let before = healths.iter().filter(|(at, _)| *at < wave.order).map(|(_, h)| h);
             let before: BTreeMap<String, Health> = before.cloned().collect();
-            rollout = verdict::remember(&rollout, &before, false, pass.now);
+            rollout = verdict::remember(&rollout, &before, false, pass.hosts.count(), pass.now);
             let worst = verdict::counted(&rollout, &before).map(|(_, h)| h.state).max().unwrap_or_default();
             if worst == State::Healthy {
                 pass.status.rollout = Some(rollout);
@@ -121,7 +127,7 @@ impl ReleaseLoop {
             waits(pass, on, false, false);
             return Ok(());
         }
-        rollout = verdict::remember(&rollout, &all, true, pass.now);
+        rollout = verdict::remember(&rollout, &all, true, pass.hosts.count(), pass.now);
         pass.status.rollout = Some(rollout);
         self.judge(cx, pass, &content, &plan, &all, true);
         Ok(())
@@ -196,8 +202,10 @@ impl ReleaseLoop {
         let mut found = Vec::new();
         for wanted in &content.wanted {
             let Some(object) = pass.view.get(&wanted.key) else { continue };
-            let health = facts::healths(&pass.view, std::iter::once(object), &pass.hosts, since, pass.now);
-            found.extend(health.into_iter().map(|h| (order(wanted), h)));
+            let name = facts::name(&wanted.key);
+            let restarts = rollout.restarts_before.get(&name).copied().unwrap_or(0);
+            let health = facts::health_of(&pass.view, object, &pass.hosts, (since, restarts), pass.now);
+            found.push((order(wanted), (name, health)));
         }
         found
     }
@@ -212,12 +220,19 @@ impl ReleaseLoop {
         applied: bool,
     ) {
         let rollout = pass.status.rollout.as_ref().expect("only what rolls is judged");
+        let (silent, heard_since) = match rollout.healthy_since.as_ref().filter(|_| rollout.purpose == Purpose::Trial) {
+            Some(_) => self.contact(pass, content),
+            None => (BTreeSet::new(), Timestamp::MIN),
+        };
         let decision = verdict::judge(&verdict::Input {
             rollout,
             policy: &pass.spec().policy,
             healths,
             applied,
             hosts: pass.hosts.count(),
+            silent: &silent,
+            heard_since,
+            watched_since: self.born.unwrap_or(Timestamp::MIN),
             way_back: !pass.status.last_good.is_empty(),
             now: pass.now,
         });
@@ -225,11 +240,29 @@ impl ReleaseLoop {
         self.carry_out(cx, pass, content, plan, decision);
     }
 
+    /// The hosts that run pods of a release and whose sign of life is overdue; and since when all give signs of life without a gap.
+    fn contact(&self, pass: &Pass<'_>, content: &Content) -> (BTreeSet<String>, Timestamp) {
+        let mine = |top: Option<Key>| top.is_some_and(|top| content.wants(&top));
+        let stays = |pod: &Pod| pod.metadata.deletion_timestamp.is_none();
+        let pods = facts::pods(&pass.view).into_iter().filter(|(pod, top)| stays(pod) && mine(top.clone()));
+        let hosts = pods.filter_map(|(pod, _)| pod.spec.as_ref()?.node_name.clone());
+        // A host without a lease is not one that gives signs of life; of one that is given up, nobody waits for any.
+        let tells =
+            |host: &String| !pass.hosts.unreachable.contains(host) && pass.view.get(&Key::of::<Lease>(LEASES, host)).is_some();
+        let hosts: BTreeSet<String> = hosts.filter(tells).collect();
+        let without_gap = hosts.iter().filter_map(|host| self.heard.get(host)).map(|contact| contact.since).max();
+        let heard =
+            |host: &String| self.heard.get(host).is_some_and(|contact| pass.now.duration_since(contact.last) <= contact.patience);
+        (hosts.into_iter().filter(|host| !heard(host)).collect(), without_gap.unwrap_or(Timestamp::MIN))
+    }
+
     fn carry_out(&mut self, cx: &mut Context<'_>, pass: &mut Pass<'_>, content: &Content, plan: &SyncPlan, decision: Decision) {
         let rollout = pass.status.rollout.clone().expect("only what rolls is judged");
         match decision {
             Decision::Wait { until, on, errored, verifying } => {
                 pass.until(until);
+                // Whoever looks this often notices its own absence.
+                pass.until(Some(pass.now + ABSENCE / 2));
                 waits(pass, on, errored, verifying);
             }
             Decision::Good if !plan.prune.is_empty() => {
@@ -260,6 +293,7 @@ impl ReleaseLoop {
                     started: now.clone(),
                     progressed: now,
                     unhealthy_before: rollout.unhealthy_before.clone(),
+                    restarts_before: rollout.restarts_before.clone(),
                     ..Rollout::default()
                 });
                 pass.until(Some(pass.now));
@@ -342,29 +376,36 @@ impl ReleaseLoop {
         let mut unchanged: Vec<(Key, String)> = Vec::new();
         let mut evidence = Vec::new();
         let mut taken = Vec::new();
+        let mut claims = BTreeSet::new();
         let kinds = Kinds::established(pass.view.list(definitions()));
         for change in changes {
             let key = change.name.0.clone();
             let rules = kinds.rules(&key, &change.new);
-            if mutant::on(Mutant::BackWithoutConfiguration) && key.kind.kind == "ConfigMap" && change.action == Action::Patch {
-                continue;
-            }
+            let mut wanted = change.new.clone();
             let refused = match change.action {
                 Action::Create => {
                     let stamp = Stamp { uid: cx.ids.uid(), now: pass.now };
-                    admit::create(rules, change.new.clone(), &stamp).map(|draft| drafts.push((key, draft, None, change.action)))
+                    let beside = Beside { around: &pass.view, claims: &claims };
+                    admit::assign(rules, &mut wanted, None, &stamp.uid, &beside)
+                        .and_then(|()| admit::create(rules, wanted, &stamp))
+                        .map(|draft| drafts.push((key, draft, None, change.action)))
                 }
                 Action::Patch | Action::Adopt => {
                     let Some(live) = pass.view.get(&key).cloned() else { continue };
                     if change.action == Action::Adopt && !pass.status.inventory.iter().any(|i| i.key().as_ref() == Some(&key)) {
                         taken.push(live.clone());
                     }
-                    admit::update_as(rules, &live, change.new.clone(), None, pass.now).map(|draft| match draft {
-                        Some(draft) => drafts.push((key, draft, Some(live.revision), change.action)),
-                        None => unchanged.push((key, live.meta.uid.clone())),
-                    })
+                    let beside = Beside { around: &pass.view, claims: &claims };
+                    let chance = format!("{} {}", live.meta.uid, live.revision);
+                    admit::assign(rules, &mut wanted, Some(&live.value()), &chance, &beside)
+                        .and_then(|()| admit::update_as(rules, &live, wanted, None, pass.now))
+                        .map(|draft| match draft {
+                            Some(draft) => drafts.push((key, draft, Some(live.revision), change.action)),
+                            None => unchanged.push((key, live.meta.uid.clone())),
+                        })
                 }
             };
+            claims.extend(drafts.last().into_iter().flat_map(|(_, draft, ..)| draft.meta.claims.iter().cloned()));
             if let Err(refused) = refused {
                 evidence.push(Evidence {
                     object: change.name.to_string(),

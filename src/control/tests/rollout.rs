@@ -190,6 +190,33 @@ fn a_rollout_that_cannot_finish_is_late_and_scaling_it_keeps_proportions() {
 }
 
 #[test]
+fn what_is_scaled_in_the_middle_of_a_rollout_that_cannot_finish_still_follows_the_next_commit() {
+    let rolling = |surge, unavailable| json!({"rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}});
+    let recreate = json!({"type": "Recreate"});
+    let mut left_behind = String::new();
+    for first in [rolling(json!(1), json!(0)), rolling(json!(0), json!(1)), rolling(json!("50%"), json!(0))] {
+        for (before, after, last) in (1..=4).flat_map(|b| (1..=4).flat_map(move |a| [false, true].map(move |last| (b, a, last))))
+        {
+            let last = if last { recreate.clone() } else { first.clone() };
+            let mut world = three_nodes();
+            world.broken.push("web:2".into());
+            world.deployment("web", before, "web:1", json!({"strategy": first}));
+            world.settle();
+            world.deployment("web", before, "web:2", json!({"strategy": first}));
+            world.settle();
+            world.deployment("web", after, "web:2", json!({"strategy": first}));
+            world.settle();
+            world.deployment("web", before, "web:3", json!({"strategy": last}));
+            world.settle();
+            if !world.show().contains(&format!("{before}/{before} updated {before} ready {before} available {before}")) {
+                left_behind += &format!("{first} from {before} to {after} and back with {last}\n{}", world.show());
+            }
+        }
+    }
+    assert!(left_behind.is_empty(), "{left_behind}");
+}
+
+#[test]
 fn going_back_uses_the_old_replica_set_and_history_is_kept_short() {
     let mut world = three_nodes();
     let short = json!({"revisionHistoryLimit": 2});

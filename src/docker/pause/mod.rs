@@ -1,6 +1,6 @@
 //! The image of the sandbox container, which holds a pod's network and does nothing else.
 //!
-//! It has to be on every host, with or without a registry. So its program is compiled together with ours (`pause.rs`, about a kilobyte),
+//! It has to be on every host, with or without a registry. So its program is compiled together with ours (`pause.rs`, a few kilobytes),
 //! and the image is made here, in memory, byte for byte the same each time: on a daemon with Docker's own image store its id is the
 //! digest of its configuration, known before anybody asked the daemon. The name carries the same digest for daemons that number their
 //! images otherwise (the containerd image store).
@@ -15,6 +15,11 @@ use super::{Engine, EngineError};
 
 /// The program. Empty in a build for an architecture that it has not been written for.
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pause"));
+
+/// The command that connects to a port from inside a sandbox; how it is spoken to is written at `connect` in `pause.rs`.
+pub fn connect(port: u16) -> Vec<String> {
+    vec!["/pause".to_owned(), "connect".to_owned(), port.to_string()]
+}
 
 /// An image that exists only as bytes.
 pub(crate) struct Image {

@@ -34,6 +34,9 @@ pub struct Machine {
     pub(super) moved_tags: BTreeMap<String, u32>,
     pub(super) registry_away: bool,
     power: bool,
+    /// When it was last given power.
+    #[serde(default)]
+    booted_at: Timestamp,
     daemon: Daemon,
     live_restore: bool,
     hung: bool,
@@ -225,6 +228,7 @@ impl Machine {
             moved_tags: BTreeMap::new(),
             registry_away: false,
             power: true,
+            booted_at: now,
             daemon: Daemon::Up,
             hung: false,
             serial: 0,
@@ -405,6 +409,13 @@ impl Machine {
             && container.behaviour.answers_until.is_none_or(|until| age < until)
     }
 
+    /// Whether any container in another's network answers.
+    pub fn answers_within(&self, id: &str) -> bool {
+        let Some(holder) = self.find(id).map(|c| c.id.clone()) else { return false };
+        let inside = self.containers.values().filter(|c| c.spec.network == NetworkMode::Container(holder.clone()));
+        inside.map(|c| &c.id).any(|id| self.answers(id))
+    }
+
     /// What a container wrote, oldest first.
     pub fn log(&self, id: &str) -> &[LogLine] {
         self.find(id).map_or(&[], |container| &container.log)
@@ -413,6 +424,11 @@ impl Machine {
     /// Whether the daemon answers.
     pub fn is_up(&self) -> bool {
         self.power && self.daemon == Daemon::Up && !self.hung
+    }
+
+    /// When the host was last started.
+    pub fn booted_at(&self) -> Timestamp {
+        self.booted_at
     }
 
     /// Whether the host has power.
@@ -490,6 +506,7 @@ impl Machine {
             return self.now;
         }
         self.power = true;
+        self.booted_at = self.now;
         self.start_daemon(now);
         let until = self.now + SignedDuration::from_millis(2_700);
         self.daemon = Daemon::Starting { until };
@@ -509,6 +526,16 @@ impl Machine {
     /// The registry goes away or comes back.
     pub fn registry_away(&mut self, away: bool) {
         self.registry_away = away;
+    }
+
+    /// Whether the registry is away.
+    pub fn is_registry_away(&self) -> bool {
+        self.registry_away
+    }
+
+    /// Whether some process cannot be ended.
+    pub fn has_wedged(&self) -> bool {
+        self.containers.values().any(|c| c.wedged)
     }
 
     /// The registry loses an image, or has it again. Hosts that have it keep it.

@@ -31,7 +31,8 @@
 //! `SIM="slow=30s deaf"`, and `SIM="needs=GREETING"` ends with code 1 at once unless the environment has a `GREETING`.
 //!
 //! Commands run in a container (probes, `exec`): `true`, `false`, `echo WORDS`, `env`, `hostname`, `cat` (copies its input), `sleep N`,
-//! `exit N` and `sh -c` with one of these. Every other command succeeds when the container answers and fails when it does not.
+//! `exit N` and `sh -c` with one of these. Every other command succeeds when the container answers and fails when it does not. Ports,
+//! reached through the sandbox, echo while a container of its network answers.
 
 mod behaviour;
 mod calls;

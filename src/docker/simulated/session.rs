@@ -69,6 +69,9 @@ pub(super) fn exec(inner: &Arc<Inner>, id: String, spec: ExecSpec) -> Session {
             Some("sh" | "bash" | "ash") if spec.stdin && spec.command.len() == 1 => {
                 shell(&inner, &id, &spec, stdin, &sender).await
             }
+            Some("pause") if spec.command.get(1).is_some_and(|word| word == "connect") => {
+                connect(&inner, &id, stdin, &sender).await
+            }
             Some("cat") if spec.stdin && spec.command.len() == 1 => copy(stdin, &sender).await,
             _ => command(&inner, &id, &spec.command, &sender).await,
         };
@@ -103,6 +106,23 @@ async fn copy(mut stdin: tokio::io::DuplexStream, sender: &Sender) -> i64 {
     while let Ok(read @ 1..) = stdin.read(&mut buffer).await {
         if !say(sender, Bytes::copy_from_slice(&buffer[..read])).await {
             return 141;
+        }
+    }
+    0
+}
+
+/// What the sandbox's program does when it is to connect to a port: whatever answers in this network echoes.
+async fn connect(inner: &Inner, sandbox: &str, mut stdin: tokio::io::DuplexStream, sender: &Sender) -> i64 {
+    let words = |text: &'static [u8]| Ok(Chunk { channel: Channel::Stderr, bytes: Bytes::from_static(text) });
+    if !inner.with(|machine, _| machine.answers_within(sandbox)) {
+        let _ = sender.send(words(b"0111")).await; // ECONNREFUSED
+        return 1;
+    }
+    let _ = sender.send(words(b"+")).await;
+    while let Ok(length @ 1..) = stdin.read_u16().await {
+        let mut bytes = vec![0; usize::from(length)];
+        if stdin.read_exact(&mut bytes).await.is_err() || !say(sender, bytes.into()).await {
+            return 137;
         }
     }
     0

@@ -76,9 +76,11 @@ pub enum NotDeleted {
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
 
-/// Kubernetes counts the changes of a spec only where a controller reports which one it has seen.
+/// Kubernetes counts the changes of a spec where a controller may report which one it has seen, and not in its oldest kinds.
 fn counts_generation(kind: &Kind) -> bool {
-    kind.custom.is_some() || (kind.has("status") && !matches!(kind.kind, "Namespace" | "Node"))
+    let counted = matches!(kind.kind, "NetworkPolicy" | "IngressClass" | "EndpointSlice");
+    let old = ["Namespace", "Node", "PersistentVolume", "PersistentVolumeClaim", "ResourceQuota", "Service"].contains(&kind.kind);
+    kind.custom.is_some() || counted || (kind.has("status") && !old && kind.kind != "HorizontalPodAutoscaler")
 }
 
 /// The first version of a new object: name checked (or made from `generateName`), uid, creationTimestamp, generation 1, no status where
@@ -103,9 +105,14 @@ pub fn create(kind: &'static Kind, mut value: Value, stamp: &Stamp) -> Result<Dr
         let name = generated_name(base, &stamp.uid);
         meta.insert("name".to_owned(), name.into());
     }
+    if kind.kind == "Job" && kind.custom.is_none() {
+        job_selector(&mut value, &stamp.uid);
+    }
     super::prepare(kind, &mut value);
     match kind.kind {
         _ if kind.custom.is_some() => {}
+        "PersistentVolume" | "PersistentVolumeClaim" => value["status"] = json!({"phase": "Pending"}),
+        "Service" | "Ingress" => value["status"] = json!({"loadBalancer": {}}),
         "Pod" => value["status"] = json!({"phase": "Pending", "qosClass": qos_class(&value["spec"])}),
         "Namespace" => {
             value["status"] = json!({"phase": "Active"});
@@ -124,7 +131,7 @@ pub fn create(kind: &'static Kind, mut value: Value, stamp: &Stamp) -> Result<Dr
 /// The next version of an object, or `None` when nothing changed.
 ///
 /// Without `subresource` everything but the status is taken from `new`; with `status` only the status, with `binding` only a pod's
-/// node, with `finalize` only a namespace's finalizers; `scale` and others are like none. uid, creationTimestamp and deletionTimestamp
+/// node, with `ephemeralcontainers` only those, with `finalize` only a namespace's finalizers; `scale` and others are like none. uid, creationTimestamp and deletionTimestamp
 /// are kept, generation counts changes of the spec. Afterwards ask [`gone`]: taking the last finalizer away removes the object.
 pub fn update(old: &Object, new: Value, subresource: Option<&str>, now: Timestamp) -> Result<Option<Draft>, Refused> {
     update_as(old.key.kind, old, new, subresource, now)
@@ -142,6 +149,7 @@ pub fn update_as(
     let mut after = match subresource {
         Some("status") => with_part(&before, &new, &["status"]),
         Some("binding") => with_part(&before, &new, &["spec", "nodeName"]),
+        Some("ephemeralcontainers") => with_part(&before, &new, &["spec", "ephemeralContainers"]),
         Some("finalize") => with_part(&before, &new, &["spec", "finalizers"]),
         _ => whole(kind, &before, new),
     };
@@ -161,6 +169,7 @@ pub fn update_as(
     causes.extend(match subresource {
         Some("binding") => rebinding(&before, &after),
         Some("status") => validate::status(kind, &after, &before),
+        Some("ephemeralcontainers") => validate::ephemeral_containers(&after, &before),
         Some("finalize") => Vec::new(),
         _ => validate::all(kind, &after, Some(&before)),
     });
@@ -169,6 +178,24 @@ pub fn update_as(
         after["metadata"]["generation"] = (old.meta.generation + 1).into();
     }
     Ok(if same(&before, &after) { None } else { Some(Draft::new(kind, after)) })
+}
+
+/// A job knows its pods by its uid, unless its author takes that on.
+fn job_selector(job: &mut Value, uid: &str) {
+    let name = job["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let Some(spec) = job.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    if spec.get("manualSelector").is_some_and(|manual| manual == true) || !spec.get("template").is_some_and(Value::is_object) {
+        return;
+    }
+    let generated = validate::batch::generated_labels(uid, &name);
+    let (label, _) = &generated[0];
+    let labels = metadata_of(object_of(&mut spec["template"])).entry("labels").or_insert_with(|| json!({}));
+    for (label, value) in &generated {
+        object_of(labels).entry(label.clone()).or_insert_with(|| value.as_str().into());
+    }
+    let selector = object_of(spec.entry("selector").or_insert_with(|| json!({})));
+    let matched = object_of(selector.entry("matchLabels").or_insert_with(|| json!({})));
+    matched.entry(label.clone()).or_insert_with(|| uid.into());
 }
 
 /// What a full update takes from the request, and what it keeps.

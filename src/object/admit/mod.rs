@@ -3,6 +3,7 @@
 //!
 //! The API and the git path both come through here, so that a manifest means the same whichever way it arrives.
 
+pub mod assign;
 pub mod defaults;
 mod lifecycle;
 pub mod names;
@@ -14,6 +15,7 @@ use serde_json::Value;
 
 pub use super::schema::shape::{Coerce, ShapeKind, ShapeProblem, Step, shape, show_path};
 use super::{Kind, Object, custom};
+pub use assign::{Around, assign};
 pub use lifecycle::{DeleteOptions, Deletion, NotDeleted, Propagation, Stamp, create, delete, gone, update, update_as};
 
 /// One thing that is wrong with an object, in Kubernetes' words.

@@ -1,6 +1,6 @@
 //! Quotas, limits, priorities, disruption budgets, autoscalers.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
@@ -48,13 +48,10 @@ pub const AUTOSCALER: &[Column] = &[
 /// What is used of what is allowed: `cpu: 0/2, pods: 1/10`.
 fn used(quota: &Value, limits: bool) -> String {
     let (hard, used) = (&quota["status"]["hard"], &quota["status"]["used"]);
-    let hard: BTreeMap<&String, &Value> = hard.as_object().into_iter().flatten().collect();
-    let parts = hard.into_iter().filter(|(name, _)| name.starts_with("limits.") == limits);
-    let part = |(name, most): (&String, &Value)| {
-        let (is, most) = (used[name.as_str()].as_str().unwrap_or("0"), most.as_str().unwrap_or("0"));
-        format!("{name}: {is}/{most}")
-    };
-    parts.map(part).collect::<Vec<_>>().join(", ")
+    let names: BTreeSet<&String> = quota["spec"]["hard"].as_object().into_iter().flatten().map(|(name, _)| name).collect();
+    let amount = |of: &Value, name: &str| of[name].as_str().unwrap_or("0").to_owned();
+    let parts = names.into_iter().filter(|name| name.starts_with("limits.") == limits);
+    parts.map(|name| format!("{name}: {}/{}", amount(used, name), amount(hard, name))).collect::<Vec<_>>().join(", ")
 }
 
 /// A number or a share, `N/A` where there is none.
@@ -117,7 +114,7 @@ mod tests {
 
     #[test]
     fn quotas_limits_and_priorities() {
-        let quota = json!({"metadata": {"name": "q"}, "status": {
+        let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"requests.cpu": "2", "limits.cpu": "4", "pods": "10"}}, "status": {
             "hard": {"requests.cpu": "2", "limits.cpu": "4", "pods": "10"}, "used": {"requests.cpu": "500m", "limits.cpu": "1", "pods": "3"}}});
         assert_eq!(show(RESOURCE_QUOTA, &quota), "q | pods: 3/10, requests.cpu: 500m/2 | limits.cpu: 1/4 | <unknown>");
         let limits = json!({"metadata": {"name": "l", "creationTimestamp": "2026-11-21T10:00:00Z"}});

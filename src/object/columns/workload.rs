@@ -4,21 +4,13 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
-    AGE, Column, NAME, condition, containers, duration, int, int_or, labels, list, map_selector, number, or, selector, since,
-    text, wide,
+    AGE, CONTAINERS, CURRENT, Column, DESIRED, IMAGES, NAME, READY, READY_OF, SELECTOR, condition, containers, duration, int,
+    labels, list, map_selector, number, or, selector, since, text, wide,
 };
 
 /// Columns of ReplicationControllers.
-pub const REPLICATION_CONTROLLER: &[Column] = &[
-    NAME,
-    number("Desired", |o, _| int_or(&o["spec"]["replicas"], 1).into()),
-    number("Current", |o, _| int(&o["status"]["replicas"]).into()),
-    number("Ready", |o, _| int(&o["status"]["readyReplicas"]).into()),
-    AGE,
-    wide("Containers", |o, _| containers(o, "name")),
-    wide("Images", |o, _| containers(o, "image")),
-    wide("Selector", |o, _| map_selector(&o["spec"]["selector"])),
-];
+pub const REPLICATION_CONTROLLER: &[Column] =
+    &[NAME, DESIRED, CURRENT, READY, AGE, CONTAINERS, IMAGES, wide("Selector", |o, _| map_selector(&o["spec"]["selector"]))];
 
 /// Columns of PodTemplates.
 pub const POD_TEMPLATE: &[Column] = &[
@@ -29,13 +21,7 @@ pub const POD_TEMPLATE: &[Column] = &[
 ];
 
 /// Columns of StatefulSets.
-pub const STATEFUL_SET: &[Column] = &[
-    NAME,
-    text("Ready", |o, _| format!("{}/{}", int(&o["status"]["readyReplicas"]), int_or(&o["spec"]["replicas"], 1)).into()),
-    AGE,
-    wide("Containers", |o, _| containers(o, "name")),
-    wide("Images", |o, _| containers(o, "image")),
-];
+pub const STATEFUL_SET: &[Column] = &[NAME, READY_OF, AGE, CONTAINERS, IMAGES];
 
 /// Columns of DaemonSets.
 pub const DAEMON_SET: &[Column] = &[
@@ -47,9 +33,9 @@ pub const DAEMON_SET: &[Column] = &[
     number("Available", |o, _| int(&o["status"]["numberAvailable"]).into()),
     text("Node Selector", |o, _| map_selector(&o["spec"]["template"]["spec"]["nodeSelector"])),
     AGE,
-    wide("Containers", |o, _| containers(o, "name")),
-    wide("Images", |o, _| containers(o, "image")),
-    wide("Selector", |o, _| selector(&o["spec"]["selector"])),
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
 ];
 
 /// Columns of ControllerRevisions.
@@ -73,9 +59,9 @@ pub const JOB: &[Column] = &[
     text("Completions", |o, _| completions(o).into()),
     text("Duration", |o, now| job_duration(o, now).into()),
     AGE,
-    wide("Containers", |o, _| containers(o, "name")),
-    wide("Images", |o, _| containers(o, "image")),
-    wide("Selector", |o, _| selector(&o["spec"]["selector"])),
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
 ];
 
 /// Columns of CronJobs.

@@ -42,6 +42,7 @@ pub(in crate::object) const PLAIN: Kind = Kind {
     default: defaults::none,
     validate: validate::none,
     columns: columns::PLAIN,
+    idle: "",
     alias: None,
     custom: None,
 };
@@ -88,7 +89,7 @@ pub static KINDS: &[Kind] = &[
         singular: "pod",
         short: &["po"],
         categories: &["all"],
-        subresources: &["status", "binding", "eviction", "log", "exec", "attach"],
+        subresources: &["status", "binding", "eviction", "log", "exec", "attach", "portforward", "ephemeralcontainers"],
         selectable: &["spec.nodeName", "status.phase", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName"],
         schema: schema::<core::Pod>,
         default: defaults::pod,
@@ -161,7 +162,9 @@ pub static KINDS: &[Kind] = &[
         selectable: &["spec.clusterIP", "spec.type"],
         schema: schema::<core::Service>,
         default: defaults::network::service,
+        validate: validate::service::service,
         columns: columns::network::SERVICE,
+        idle: "nothing leads its address to pods yet",
         ..PLAIN
     },
     Kind {
@@ -171,7 +174,9 @@ pub static KINDS: &[Kind] = &[
         short: &["ep"],
         schema: schema::<core::Endpoints>,
         default: defaults::network::endpoints,
+        validate: validate::endpoints::endpoints,
         columns: columns::network::ENDPOINTS,
+        idle: "nothing reads or writes them yet",
         ..PLAIN
     },
     Kind {
@@ -183,7 +188,9 @@ pub static KINDS: &[Kind] = &[
         subresources: &["status"],
         schema: schema::<core::PersistentVolume>,
         default: defaults::storage::volume,
+        validate: validate::storage::volume,
         columns: columns::storage::PERSISTENT_VOLUME,
+        idle: "nothing binds volumes to claims yet",
         ..PLAIN
     },
     Kind {
@@ -194,7 +201,9 @@ pub static KINDS: &[Kind] = &[
         subresources: &["status"],
         schema: schema::<core::PersistentVolumeClaim>,
         default: defaults::storage::claim,
+        validate: validate::storage::claim,
         columns: columns::storage::PERSISTENT_VOLUME_CLAIM,
+        idle: "nothing binds claims to volumes yet",
         ..PLAIN
     },
     Kind {
@@ -204,7 +213,9 @@ pub static KINDS: &[Kind] = &[
         short: &["quota"],
         subresources: &["status"],
         schema: schema::<core::ResourceQuota>,
+        validate: validate::policy::resource_quota,
         columns: columns::policy::RESOURCE_QUOTA,
+        idle: "nothing enforces it yet",
         ..PLAIN
     },
     Kind {
@@ -214,7 +225,9 @@ pub static KINDS: &[Kind] = &[
         short: &["limits"],
         schema: schema::<core::LimitRange>,
         default: defaults::policy::limit_range,
+        validate: validate::policy::limit_range,
         columns: columns::policy::CREATED,
+        idle: "nothing applies it to pods yet",
         ..PLAIN
     },
     Kind {
@@ -227,7 +240,9 @@ pub static KINDS: &[Kind] = &[
         selectable: &["status.replicas"],
         schema: schema::<core::ReplicationController>,
         default: defaults::workload::replication_controller,
+        validate: validate::workload::replication_controller,
         columns: columns::workload::REPLICATION_CONTROLLER,
+        idle: "no controller makes its pods yet",
         ..PLAIN
     },
     Kind {
@@ -236,6 +251,7 @@ pub static KINDS: &[Kind] = &[
         singular: "podtemplate",
         schema: schema::<core::PodTemplate>,
         default: defaults::workload::pod_template,
+        validate: validate::workload::pod_template,
         columns: columns::workload::POD_TEMPLATE,
         ..PLAIN
     },
@@ -278,7 +294,9 @@ pub static KINDS: &[Kind] = &[
         subresources: &["status", "scale"],
         schema: schema::<apps::StatefulSet>,
         default: defaults::workload::stateful_set,
+        validate: validate::workload::stateful_set,
         columns: columns::workload::STATEFUL_SET,
+        idle: "no controller makes its pods yet",
         ..PLAIN
     },
     Kind {
@@ -291,7 +309,9 @@ pub static KINDS: &[Kind] = &[
         subresources: &["status"],
         schema: schema::<apps::DaemonSet>,
         default: defaults::workload::daemon_set,
+        validate: validate::workload::daemon_set,
         columns: columns::workload::DAEMON_SET,
+        idle: "no controller makes its pods yet",
         ..PLAIN
     },
     Kind {
@@ -300,6 +320,7 @@ pub static KINDS: &[Kind] = &[
         plural: "controllerrevisions",
         singular: "controllerrevision",
         schema: schema::<apps::ControllerRevision>,
+        validate: validate::workload::controller_revision,
         columns: columns::workload::CONTROLLER_REVISION,
         ..PLAIN
     },
@@ -313,7 +334,9 @@ pub static KINDS: &[Kind] = &[
         selectable: &["status.successful"],
         schema: schema::<batch::Job>,
         default: defaults::workload::job,
+        validate: validate::batch::job,
         columns: columns::workload::JOB,
+        idle: "no controller makes its pods yet",
         ..PLAIN
     },
     Kind {
@@ -326,7 +349,9 @@ pub static KINDS: &[Kind] = &[
         subresources: &["status"],
         schema: schema::<batch::CronJob>,
         default: defaults::workload::cron_job,
+        validate: validate::batch::cron_job,
         columns: columns::workload::CRON_JOB,
+        idle: "no controller makes its jobs yet",
         ..PLAIN
     },
     Kind {
@@ -340,7 +365,9 @@ pub static KINDS: &[Kind] = &[
         subresources: &["status"],
         schema: schema::<autoscaling::v2::HorizontalPodAutoscaler>,
         default: defaults::autoscaler::autoscaler,
+        validate: validate::autoscaler::autoscaler,
         columns: columns::policy::AUTOSCALER,
+        idle: "nothing scales by it yet",
         ..PLAIN
     },
     Kind {
@@ -355,6 +382,7 @@ pub static KINDS: &[Kind] = &[
         schema: schema::<autoscaling::v1::HorizontalPodAutoscaler>,
         columns: columns::policy::AUTOSCALER,
         alias: Some(alias::AUTOSCALER_V1),
+        idle: "nothing scales by it yet",
         ..PLAIN
     },
     Kind {
@@ -365,7 +393,9 @@ pub static KINDS: &[Kind] = &[
         short: &["ing"],
         subresources: &["status"],
         schema: schema::<networking::Ingress>,
+        validate: validate::network::ingress,
         columns: columns::network::INGRESS,
+        idle: "nothing serves it yet",
         ..PLAIN
     },
     Kind {
@@ -376,6 +406,7 @@ pub static KINDS: &[Kind] = &[
         namespaced: false,
         schema: schema::<networking::IngressClass>,
         default: defaults::network::ingress_class,
+        validate: validate::network::ingress_class,
         columns: columns::network::INGRESS_CLASS,
         ..PLAIN
     },
@@ -387,7 +418,9 @@ pub static KINDS: &[Kind] = &[
         short: &["netpol"],
         schema: schema::<networking::NetworkPolicy>,
         default: defaults::network::network_policy,
+        validate: validate::network::network_policy,
         columns: columns::network::NETWORK_POLICY,
+        idle: "nothing enforces it yet",
         ..PLAIN
     },
     Kind {
@@ -397,7 +430,9 @@ pub static KINDS: &[Kind] = &[
         singular: "endpointslice",
         schema: schema::<discovery::EndpointSlice>,
         default: defaults::network::endpoint_slice,
+        validate: validate::endpoints::endpoint_slice,
         columns: columns::network::ENDPOINT_SLICE,
+        idle: "nothing reads or writes them yet",
         ..PLAIN
     },
     Kind {
@@ -408,7 +443,9 @@ pub static KINDS: &[Kind] = &[
         short: &["pdb"],
         subresources: &["status"],
         schema: schema::<policy::PodDisruptionBudget>,
+        validate: validate::policy::disruption_budget,
         columns: columns::policy::DISRUPTION_BUDGET,
+        idle: "evictions do not ask it yet",
         ..PLAIN
     },
     Kind {
@@ -420,7 +457,9 @@ pub static KINDS: &[Kind] = &[
         namespaced: false,
         schema: schema::<storage::StorageClass>,
         default: defaults::storage::class,
+        validate: validate::storage::class,
         columns: columns::storage::STORAGE_CLASS,
+        idle: "nothing makes volumes of it yet",
         ..PLAIN
     },
     Kind {
@@ -432,7 +471,9 @@ pub static KINDS: &[Kind] = &[
         namespaced: false,
         schema: schema::<scheduling::PriorityClass>,
         default: defaults::policy::priority_class,
+        validate: validate::policy::priority_class,
         columns: columns::policy::PRIORITY_CLASS,
+        idle: "the scheduler does not look at priorities yet",
         ..PLAIN
     },
     Kind {

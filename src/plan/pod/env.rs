@@ -32,7 +32,8 @@ pub struct Sources<'a> {
 /// Which ConfigMaps (`false`) and Secrets (`true`) a pod's environment and volumes refer to, by name.
 pub fn references(pod: &Pod) -> Vec<(bool, String)> {
     let mut found = std::collections::BTreeSet::new();
-    for container in spec::inits(pod).iter().chain(spec::apps(pod)) {
+    let ephemerals = spec::ephemerals(pod);
+    for container in spec::inits(pod).iter().chain(spec::apps(pod)).chain(&ephemerals) {
         for from in container.env_from.iter().flatten() {
             found.extend(from.config_map_ref.iter().map(|r| (false, r.name.clone())));
             found.extend(from.secret_ref.iter().map(|r| (true, r.name.clone())));

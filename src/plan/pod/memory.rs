@@ -170,6 +170,10 @@ pub struct Ended {
     /// When it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
+    /// The signal that ended it, where it gave no reason for it: somebody else's SIGKILL (9), or ours (15) because its sandbox or its
+    /// definition is another one. Whoever judges by ends leaves these out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
 }
 
 /// A container that is being stopped.
@@ -184,6 +188,8 @@ pub struct Kill {
     pub grace: i64,
     /// Why, for the event: `Liveness probe failed …`.
     pub why: String,
+    /// Whether the container gave the reason for it: a probe or a hook failed.
+    pub at_fault: bool,
     /// Whether the `preStop` hook is over, or there is none.
     pub hook_done: bool,
     /// When it was last struck with SIGKILL because it outlived its grace.

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 
-use super::memory::{ContainerMemory, Ended, Memory, Stopping};
+use super::memory::{ContainerMemory, Ended, Kill, Memory, Stopping};
 use super::step::View;
 use super::{Cell, State, backoff, spec};
 use crate::mutant::{self, Mutant};
@@ -15,7 +15,8 @@ pub(super) fn observe(view: &View<'_>, memory: &mut Memory) {
         // A pod that was running before this host forgot it keeps its age.
         pod.status.as_ref().and_then(|s| s.start_time.as_ref()).map_or(view.now, |t| t.0)
     });
-    for container in spec::inits(pod).iter().chain(spec::apps(pod)) {
+    let ephemerals = spec::ephemerals(pod);
+    for container in spec::inits(pod).iter().chain(spec::apps(pod)).chain(&ephemerals) {
         if !memory.containers.contains_key(&container.name) {
             let fresh = recall(pod, &container.name);
             memory.containers.insert(container.name.clone(), fresh);
@@ -41,7 +42,9 @@ fn recall(pod: &Pod, name: &str) -> ContainerMemory {
     let status = pod.status.as_ref();
     let known = status
         .into_iter()
-        .flat_map(|s| s.container_statuses.iter().flatten().chain(s.init_container_statuses.iter().flatten()))
+        .flat_map(|s| [&s.container_statuses, &s.init_container_statuses, &s.ephemeral_container_statuses])
+        .flatten()
+        .flatten()
         .find(|c| c.name == name);
     let mut memory = ContainerMemory::default();
     if let Some(known) = known
@@ -114,24 +117,54 @@ pub(super) fn has_ended(cell: &Cell) -> bool {
     matches!(cell.state, State::Exited | State::Leaving) || (cell.state == State::Created && !cell.error.is_empty())
 }
 
-fn ended(cell: &Cell) -> Ended {
+/// The exit code that a process has after SIGKILL.
+const KILLED: i64 = 128 + 9;
+/// The exit code that the engine gives to a container of which it does not know how it ended.
+const LOST: i64 = 255;
+/// The exit code that a process has after SIGTERM.
+const TERMINATED: i64 = 128 + 15;
+
+fn ended(view: &View<'_>, cell: &Cell, kill: Option<&Kill>) -> Ended {
     let failed_start = cell.state == State::Created;
+    let kill = kill.filter(|k| k.id == cell.id);
+    let with_host = !failed_start && ended_with_host(view, cell);
     let reason = match cell {
         _ if failed_start => "StartError",
+        // The word of containerd for what it finds ended after a start of the host.
+        _ if with_host => "Unknown",
         Cell { oom_killed: true, .. } => "OOMKilled",
         Cell { exit_code: 0, .. } => "Completed",
         _ => "Error",
+    };
+    let signal = match kill {
+        _ if failed_start || with_host || cell.oom_killed => None,
+        Some(kill) => (!kill.at_fault).then_some(15),
+        None => (cell.exit_code == KILLED).then_some(9),
+    };
+    let message = match () {
+        () if failed_start => Some(cell.error.clone()),
+        () if with_host => Some("The host was restarted while the container was running".to_owned()),
+        () => None,
     };
     Ended {
         id: cell.id.clone(),
         attempt: cell.attempt,
         exit_code: if failed_start && cell.exit_code == 0 { 128 } else { cell.exit_code },
         reason: reason.to_owned(),
-        message: failed_start.then(|| cell.error.clone()),
+        message,
         image_id: cell.image_id.clone(),
         started_at: cell.started_at.or(cell.created_at),
         finished_at: cell.finished_at.or(cell.created_at),
+        signal,
     }
+}
+
+/// Whether a container ended because its host went down: it was started before the host was, and ended as the host ends what runs (by
+/// a signal while it shuts down, or without a trace). A container that ended before that for a reason of its own shows its own code.
+fn ended_with_host(view: &View<'_>, cell: &Cell) -> bool {
+    let Some(boot) = view.booted_at else { return false };
+    let ran = cell.started_at.is_some_and(|at| at < boot);
+    ran && (cell.finished_at.is_none_or(|at| at >= boot) || [0, KILLED, LOST, TERMINATED].contains(&cell.exit_code))
 }
 
 /// Counts attempts, and notes ends.
@@ -141,7 +174,7 @@ fn attempts(view: &View<'_>, name: &str, memory: &mut ContainerMemory) {
         let used = cell.started_at.is_some() || cell.state != State::Created || !cell.error.is_empty();
         memory.next_attempt = memory.next_attempt.max(cell.attempt + u32::from(used));
         if has_ended(cell) {
-            note(ended(cell), memory);
+            note(ended(view, cell, memory.kill.as_ref()), memory);
         }
     }
     let current = view.seen.current(name);
@@ -157,6 +190,7 @@ fn attempts(view: &View<'_>, name: &str, memory: &mut ContainerMemory) {
             image_id: String::new(),
             started_at: None,
             finished_at: Some(view.now),
+            signal: None,
         };
         note(lost, memory);
         memory.backoff = 0;

@@ -31,6 +31,10 @@ pub(super) fn run(plan: &mut Plan<'_>, memory: &mut Memory) {
         volumes(plan, memory);
     }
     let sandbox = sandbox.as_ref();
+    // Before the init containers: they may be what somebody wants to look into.
+    for container in &spec::ephemerals(pod) {
+        ensure(plan, memory, container, sandbox);
+    }
     if !memory.initialized {
         for container in spec::inits(pod) {
             if spec::is_sidecar(container) {
@@ -199,7 +203,7 @@ fn ensure(plan: &mut Plan<'_>, memory: &mut Memory, container: &Container, sandb
     let first = one.last.is_none();
     let ran_here = current.is_some_and(|c| sandbox.is_some_and(|s| s.id == c.sandbox));
     let exit = one.last.as_ref().map(|l| l.exit_code);
-    let init = !spec::apps(pod).iter().any(|c| c.name == container.name);
+    let init = spec::inits(pod).iter().any(|c| c.name == container.name);
     let again = match spec::restart_of(pod, container) {
         _ if first => true,
         Restart::Always => true,
@@ -290,8 +294,14 @@ pub(super) fn begin_kill(
     hook: Option<&k8s_openapi::api::core::v1::LifecycleHandler>,
 ) {
     if one.kill.as_ref().is_none_or(|k| k.id != cell.id) {
-        one.kill =
-            Some(Kill { id: cell.id.clone(), since: now, grace, why: why.to_owned(), hook_done: hook.is_none(), struck: None });
+        one.kill = Some(Kill {
+            id: cell.id.clone(),
+            since: now,
+            grace,
+            why: why.to_owned(),
+            hook_done: hook.is_none(),
+            ..Kill::default()
+        });
     }
 }
 
@@ -301,6 +311,10 @@ impl Memory {
         let Some(cell) = view.seen.containers.iter().find(|c| c.id == id && c.state.alive()) else { return };
         let Some(one) = self.containers.get_mut(&container.name) else { return };
         let hook = container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref());
+        let begun = one.kill.as_ref().is_some_and(|k| k.id == cell.id);
         begin_kill(one, cell, grace.unwrap_or_else(|| spec::grace(view.pod)), why, view.now, hook);
+        if let Some(kill) = one.kill.as_mut().filter(|_| !begun) {
+            kill.at_fault = true;
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! What a pod's manifest says, with Kubernetes' defaults where it says nothing.
 
-use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodSpec, Probe};
+use std::borrow::Cow;
+
+use k8s_openapi::api::core::v1::{Container, ContainerPort, EphemeralContainer, Pod, PodSpec, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 /// When ended containers are started again.
@@ -53,6 +55,49 @@ pub fn inits(pod: &Pod) -> &[Container] {
 pub fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
     inits(pod).iter().chain(apps(pod)).find(|c| c.name == name)
 }
+/// Containers that were added to look into it while it runs, in order, as the containers that they otherwise are.
+pub fn ephemerals(pod: &Pod) -> Vec<Container> {
+    ephemeral_list(pod).iter().map(as_container).collect()
+}
+fn ephemeral_list(pod: &Pod) -> &[EphemeralContainer] {
+    spec(pod).and_then(|s| s.ephemeral_containers.as_deref()).unwrap_or(&[])
+}
+/// Whether a container was added to look into the pod.
+pub fn is_ephemeral(pod: &Pod, name: &str) -> bool {
+    ephemeral_list(pod).iter().any(|c| c.name == name)
+}
+/// The container whose processes an ephemeral one is to see.
+pub fn target<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
+    let found = ephemeral_list(pod).iter().find(|c| c.name == name)?;
+    found.target_container_name.as_deref().filter(|target| !target.is_empty())
+}
+/// Any of its containers by name, ephemeral ones too.
+pub fn definition<'a>(pod: &'a Pod, name: &str) -> Option<Cow<'a, Container>> {
+    let ephemeral = || ephemeral_list(pod).iter().find(|c| c.name == name).map(as_container).map(Cow::Owned);
+    container(pod, name).map(Cow::Borrowed).or_else(ephemeral)
+}
+/// What an ephemeral container may not have (ports, probes, resources …) is left out.
+fn as_container(ephemeral: &EphemeralContainer) -> Container {
+    let from = ephemeral.clone();
+    Container {
+        name: from.name,
+        image: from.image,
+        image_pull_policy: from.image_pull_policy,
+        command: from.command,
+        args: from.args,
+        env: from.env,
+        env_from: from.env_from,
+        working_dir: from.working_dir,
+        volume_mounts: from.volume_mounts,
+        security_context: from.security_context,
+        stdin: from.stdin,
+        stdin_once: from.stdin_once,
+        tty: from.tty,
+        termination_message_path: from.termination_message_path,
+        termination_message_policy: from.termination_message_policy,
+        ..Container::default()
+    }
+}
 /// Whether an init container keeps running beside the others.
 pub fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
@@ -69,6 +114,9 @@ pub fn restart(pod: &Pod) -> Restart {
 pub fn restart_of(pod: &Pod, container: &Container) -> Restart {
     if is_sidecar(container) {
         return Restart::Always;
+    }
+    if is_ephemeral(pod, &container.name) {
+        return Restart::Never;
     }
     match restart(pod) {
         Restart::Always if inits(pod).iter().any(|c| c.name == container.name) => Restart::OnFailure,

@@ -22,6 +22,11 @@ pub(super) fn status(view: &View<'_>, memory: &Memory) -> PodStatus {
     let old = pod.status.clone().unwrap_or_default();
     let inits: Vec<ContainerStatus> = spec::inits(pod).iter().map(|c| container(view, memory, c, true)).collect();
     let apps: Vec<ContainerStatus> = spec::apps(pod).iter().map(|c| container(view, memory, c, false)).collect();
+    let mut ephemerals: Vec<ContainerStatus> = spec::ephemerals(pod).iter().map(|c| container(view, memory, c, false)).collect();
+    for status in &mut ephemerals {
+        status.ready = false; // nobody sends them requests
+        status.started = None;
+    }
     let phase = match &memory.phase {
         Some(phase) => phase.clone(),
         None => phase(view, memory, &inits, &apps),
@@ -46,6 +51,7 @@ pub(super) fn status(view: &View<'_>, memory: &Memory) -> PodStatus {
     status.conditions = Some(conditions(view, memory, &phase, &inits, &apps, old.conditions.unwrap_or_default()));
     status.init_container_statuses = Some(inits).filter(|s| !s.is_empty());
     status.container_statuses = Some(apps);
+    status.ephemeral_container_statuses = Some(ephemerals).filter(|s| !s.is_empty());
     status.phase = Some(phase);
     status
 }
@@ -82,6 +88,15 @@ pub fn qos(pod: &k8s_openapi::api::core::v1::Pod) -> &'static str {
     }
 }
 
+/// What the server knows of a container's image where only the engine's own id of it is known here. An agent that has just started has
+/// not seen the image come; the one before it had, and said where it came from.
+fn known_digest<'a>(view: &'a View<'_>, container_id: &str, found: &str) -> Option<&'a String> {
+    let status = view.pod.status.as_ref()?;
+    let said = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+    let mut same = said.filter(|c| c.container_id.as_deref() == Some(container_id));
+    same.next().map(|c| &c.image_id).filter(|known| known.contains('@') && !found.contains('@'))
+}
+
 fn container(view: &View<'_>, memory: &Memory, container: &Container, init: bool) -> ContainerStatus {
     let empty = ContainerMemory::default();
     let one = memory.containers.get(&container.name).unwrap_or(&empty);
@@ -94,12 +109,15 @@ fn container(view: &View<'_>, memory: &Memory, container: &Container, init: bool
         ..ContainerStatus::default()
     };
     let last = one.last.as_ref();
-    if let Some(cell) = current {
-        status.image_id = cell.image_id.clone();
-        status.container_id = Some(format!("docker://{}", cell.id));
-    } else if let Some(last) = last.filter(|l| !l.id.is_empty()) {
-        status.container_id = Some(format!("docker://{}", last.id));
-        status.image_id = last.image_id.clone();
+    let made = match (current, last) {
+        (Some(cell), _) => Some((&cell.id, &cell.image_id)),
+        (None, Some(last)) if !last.id.is_empty() => Some((&last.id, &last.image_id)),
+        _ => None,
+    };
+    if let Some((id, image_id)) = made {
+        let id = format!("docker://{id}");
+        status.image_id = known_digest(view, &id, image_id).unwrap_or(image_id).clone();
+        status.container_id = Some(id);
     }
     let started = alive.is_some_and(|c| one.started.as_ref() == Some(&c.id));
     status.started = Some(started);
@@ -166,7 +184,7 @@ fn terminated(end: &Ended, _past: bool) -> ContainerState {
         message: end.message.clone().filter(|m| !m.is_empty()),
         started_at: end.started_at.map(Time),
         finished_at: end.finished_at.map(Time),
-        signal: None,
+        signal: end.signal,
     };
     ContainerState { terminated: Some(terminated), ..ContainerState::default() }
 }
@@ -207,7 +225,8 @@ fn waiting(
         );
         return say("CrashLoopBackOff", message);
     }
-    if !init && !spec::inits(view.pod).is_empty() && !memory.initialized {
+    let waits_for_inits = !init && !spec::is_ephemeral(view.pod, &container.name);
+    if waits_for_inits && !spec::inits(view.pod).is_empty() && !memory.initialized {
         return say("PodInitializing", String::new());
     }
     let trouble = match (&memory.volumes, memory.sandbox.error.as_str()) {

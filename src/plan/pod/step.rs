@@ -167,6 +167,8 @@ pub struct View<'a> {
     pub seen: &'a Seen,
     /// The host's address, for pods in its network.
     pub node_ip: &'a str,
+    /// When the host was started, if that is known: what ran before then ended with it.
+    pub booted_at: Option<Timestamp>,
     /// Whether anything may be started: not before it is known whether the pod still exists.
     pub may_start: bool,
     /// The time.

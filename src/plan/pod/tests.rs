@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
-use super::memory::Work;
+use super::memory::{Kill, Work};
 use super::*;
 
 fn now() -> Timestamp {
@@ -38,7 +38,7 @@ fn seen(pod: &Pod, text: &str) -> Seen {
             id: format!("{}-{attempt}", words[0]),
             container: name.to_owned(),
             attempt,
-            hash: spec::container(pod, name).map(spec::hash).unwrap_or_default(),
+            hash: spec::definition(pod, name).map(|c| spec::hash(&c)).unwrap_or_default(),
             created_at: Some(at),
             ..Cell::default()
         };
@@ -72,7 +72,7 @@ fn seen(pod: &Pod, text: &str) -> Seen {
 
 fn decide(pod: &Pod, text: &str, memory: &mut Memory) -> String {
     let seen = seen(pod, text);
-    let view = View { pod, seen: &seen, node_ip: "10.0.0.1", may_start: true, now: now() };
+    let view = View { pod, seen: &seen, node_ip: "10.0.0.1", booted_at: None, may_start: true, now: now() };
     let decision = next(&view, memory);
     let mut out = String::new();
     for step in &decision.steps {
@@ -91,6 +91,46 @@ fn check(spec: Value, text: &str, expected: Expect) {
     let first = decide(&pod, text, &mut memory);
     expected.assert_eq(&first);
     assert_eq!(decide(&pod, text, &mut memory), first, "deciding again says the same");
+}
+
+/// What the status says of the end of container `c`: `reason code signal`.
+fn end(text: &str, booted_seconds_ago: Option<i64>, memory: &mut Memory) -> String {
+    let pod = pod(plain());
+    let seen = seen(&pod, text);
+    let booted_at = booted_seconds_ago.map(|n| now() - SignedDuration::from_secs(n));
+    let view = View { pod: &pod, seen: &seen, node_ip: "10.0.0.1", booted_at, may_start: true, now: now() };
+    let status = next(&view, memory).status.container_statuses.unwrap_or_default();
+    let ended = |s: &Option<k8s_openapi::api::core::v1::ContainerState>| s.as_ref().and_then(|s| s.terminated.clone());
+    let end = ended(&status[0].state).or_else(|| ended(&status[0].last_state)).expect("it has ended");
+    format!("{} {} {:?}", end.reason.unwrap_or_default(), end.exit_code, end.signal)
+}
+
+#[test]
+fn an_end_says_whether_the_container_gave_the_reason() {
+    let kill = |id: &str, at_fault: bool| {
+        let kill = Kill { id: id.to_owned(), since: now(), at_fault, ..Kill::default() };
+        let one = ContainerMemory { kill: Some(kill), ..ContainerMemory::default() };
+        Memory { volumes: Work::Done, containers: [("c".to_owned(), one)].into(), ..Memory::default() }
+    };
+    let plain = || Memory { volumes: Work::Done, ..Memory::default() };
+    for (text, memory, booted, expected) in [
+        ("POD 0 running\nc 0 exited:1", plain(), None, "Error 1 None"),
+        ("POD 0 running\nc 0 exited:0", plain(), None, "Completed 0 None"),
+        // Somebody else's SIGKILL.
+        ("POD 0 running\nc 0 exited:137", plain(), None, "Error 137 Some(9)"),
+        // Our own, because a probe failed; and because the sandbox is gone.
+        ("POD 0 running\nc 0 exited:137", kill("c-0", true), None, "Error 137 None"),
+        ("POD 0 running\nc 0 exited:0", kill("c-0", false), None, "Completed 0 Some(15)"),
+        ("POD 0 running\nc 0 exited:137", kill("c-7", true), None, "Error 137 Some(9)"),
+        // It was started before its host was: lost with it, unless it shows a code of its own from before.
+        ("POD 0 running\nc 0 exited:255", plain(), Some(0), "Unknown 255 None"),
+        ("POD 0 running\nc 0 exited:143", plain(), Some(0), "Unknown 143 None"),
+        ("POD 0 running\nc 0 exited:1", plain(), Some(0), "Error 1 None"),
+        ("POD 0 running\nc 0 exited:255", plain(), Some(5000), "Error 255 None"),
+    ] {
+        let mut memory = memory;
+        assert_eq!(end(text, booted, &mut memory), expected, "{text} {booted:?}");
+    }
 }
 
 #[test]
@@ -253,6 +293,59 @@ fn ag1_never_two_of_one_name() {
 }
 
 #[test]
+fn ephemeral_containers_start_once() {
+    let with = |restart: &str| {
+        json!({
+            "restartPolicy": restart,
+            "initContainers": [{"name": "i", "image": "web:1"}],
+            "containers": [{"name": "c", "image": "web:1"}],
+            "ephemeralContainers": [{"name": "e", "image": "tool:1", "targetContainerName": "c"}],
+        })
+    };
+    // Beside the init containers, which may be what somebody wants to look into.
+    check(
+        with("Always"),
+        "POD 0 running",
+        expect![[r#"
+        Look { container: "e" }
+        Look { container: "i" }
+        Pending
+    "#]],
+    );
+    for restart in ["Always", "OnFailure", "Never"] {
+        check(
+            with(restart),
+            "POD 0 running\ni 0 exit:0\nc 0 running\ne 0 exit:1",
+            expect![[r#"
+            LastWords { container: "e", id: "e-0", log: true }
+            LastWords { container: "i", id: "i-0", log: false }
+            Running
+        "#]],
+        );
+    }
+    // One that runs does not keep a pod from its end, and ends with it.
+    check(
+        with("Never"),
+        "POD 0 running\ni 0 exit:0\nc 0 exit:0\ne 0 running",
+        expect![[r#"
+        LastWords { container: "c", id: "c-0", log: false }
+        LastWords { container: "i", id: "i-0", log: false }
+        Stop { container: "e", id: "e-0", grace: 30 }
+        look again in 32 s
+        Succeeded
+    "#]],
+    );
+    let mut memory = Memory { volumes: Work::Done, ..Memory::default() };
+    let pod = pod(with("Always"));
+    let seen = seen(&pod, "POD 0 running\ni 0 exit:0\nc 0 running\ne 0 running");
+    let view = View { pod: &pod, seen: &seen, node_ip: "10.0.0.1", may_start: true, now: now() };
+    let status = next(&view, &mut memory).status;
+    assert_eq!(status.container_statuses.unwrap().len(), 1);
+    let [ephemeral] = &status.ephemeral_container_statuses.unwrap()[..] else { panic!() };
+    assert!(ephemeral.state.as_ref().unwrap().running.is_some() && !ephemeral.ready && ephemeral.restart_count == 0);
+}
+
+#[test]
 fn deletion() {
     let deleted = |hook: bool, text: &str, ago: i64| {
         let mut spec = plain();
@@ -345,7 +438,7 @@ fn a_condemned_container_is_not_ready() {
     let pod = pod(plain());
     let mut memory = Memory { volumes: Work::Done, ..Memory::default() };
     let seen = seen(&pod, "POD 0 running\nc 0 running 60");
-    let view = View { pod: &pod, seen: &seen, node_ip: "10.0.0.1", may_start: true, now: now() };
+    let view = View { pod: &pod, seen: &seen, node_ip: "10.0.0.1", booted_at: None, may_start: true, now: now() };
     let ready = |memory: &mut Memory| next(&view, memory).status.container_statuses.unwrap()[0].ready;
     assert!(ready(&mut memory));
     memory.demand_stop(&view, &pod.spec.as_ref().unwrap().containers[0], "c-0", None, "Liveness probe failed: no");

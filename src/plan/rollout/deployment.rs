@@ -312,6 +312,10 @@ impl<'a> Work<'a> {
                 }
             }
             [one] => self.resize(&[(one, wanted)]),
+            // There is nothing to keep the proportions of: all old pods go.
+            _ if recreates(self.input.deployment) => alive.into_iter().for_each(|i| {
+                self.set_size(i, self.sets[i].replicas);
+            }),
             _ => {
                 let saturated = self
                     .new
@@ -323,7 +327,7 @@ impl<'a> Work<'a> {
                             self.set_size(index, 0);
                         }
                     }
-                } else if !recreates(self.input.deployment) {
+                } else {
                     self.scale_in_proportion(alive);
                 }
             }
@@ -347,8 +351,10 @@ impl<'a> Work<'a> {
     }
 
     /// Gives replica sets new sizes, as far as there is room: pods that a replica set has still to delete take places. What does not fit
-    /// now is not written down as done, so that it is tried again.
+    /// now is not written down as done, so that it is tried again once they are gone.
     fn resize(&mut self, sizes: &[(usize, i32)]) {
+        let (sizes, spared) = self.spared(sizes);
+        let sizes = &sizes[..];
         let taken = |i: usize, set: &Set<'_>| {
             let shrunk = sizes.iter().find(|(index, _)| *index == i).map_or(set.replicas, |(_, size)| set.replicas.min(*size));
             shrunk.max(set.active)
@@ -363,7 +369,9 @@ impl<'a> Work<'a> {
             room -= (grown - held).max(0);
             fitted.push((*index, grown));
         }
-        let all_fit = fitted == sizes;
+        // Pods that cannot be spared do not go by themselves. To wait for them would be to wait for ever, and so would a new template that
+        // could bring what they are kept for: from here on it is a rollout like any other.
+        let all_fit = fitted == sizes || spared;
         for (index, size) in fitted {
             let annotations = self.sets[index].annotations.clone();
             self.set_size(index, size);
@@ -371,6 +379,22 @@ impl<'a> Work<'a> {
                 self.sets[index].annotations = annotations;
             }
         }
+    }
+
+    /// New sizes that take no more of the available pods than may be missing, and whether that makes a difference.
+    fn spared(&self, sizes: &[(usize, i32)]) -> (Vec<(usize, i32)>, bool) {
+        let mut spare = (self.sets.iter().map(|s| s.available).sum::<i32>() - self.least()).max(0);
+        let mut spared = false;
+        let fitted = sizes.iter().map(|(index, size)| {
+            let set = &self.sets[*index];
+            // Pods that serve nobody are deleted first.
+            let serving = (set.available - size).max(0);
+            let going = serving.min(spare);
+            spare -= going;
+            spared |= going < serving;
+            (*index, (size + serving - going).min(set.replicas.max(*size)))
+        });
+        (fitted.collect(), spared)
     }
 
     /// One move of a rolling update.

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::mutant::{self, Mutant};
 use crate::object::ours::{
     COMMIT_ANNOTATION, InventoryItem, ORIGIN_ANNOTATION, OWNER_ANNOTATION, Policy, ProblemRecord, SELF_HEAL_ANNOTATION,
     WAVE_ANNOTATION,
@@ -304,6 +305,9 @@ fn compare(input: &Input<'_>, wanted: &Wanted) -> Compared {
     }
     if live.meta.deleting() {
         return Compared::Leaving;
+    }
+    if mutant::on(Mutant::BackWithoutConfiguration) && input.back_to.is_some() && wanted.key.kind.kind == "ConfigMap" {
+        return Compared::Same;
     }
     let old = live.value();
     let last = if ours { input.last.get(&wanted.key).copied() } else { None };

@@ -7,7 +7,7 @@ mod model;
 mod rules;
 
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use serde_json::json;
 
 use super::*;

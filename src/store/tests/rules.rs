@@ -54,6 +54,33 @@ fn the_last_write_of_a_key_in_a_transaction_wins() {
 }
 
 #[test]
+fn what_one_object_holds_no_other_can_be_stored_with() {
+    let store = Store::memory();
+    let service = |name: &str, ip: &str| {
+        let value = json!({"metadata": {"namespace": "shop", "name": name}, "spec": {"clusterIP": ip}});
+        Draft::new(kind_of::<Service>(), value)
+    };
+    let key = |name: &str| Key::of::<Service>("shop", name);
+    let refuse = |t: Txn| store.commit(t).unwrap_err().to_string();
+    let one = store.commit(txn(|t| t.create(service("a", "10.96.0.9")))).unwrap().revision;
+    assert_eq!(refuse(txn(|t| t.create(service("b", "10.96.0.9")))), "services shop/a holds address 10.96.0.9");
+    assert_eq!(
+        refuse(txn(|t| t.create(service("b", "10.96.0.8")).create(service("c", "10.96.0.8")))),
+        "services shop/b holds address 10.96.0.8",
+        "nor two of one transaction"
+    );
+    // The same again, another for it, and the first one for somebody else in the same moment.
+    let two = store.commit(txn(|t| t.update(service("a", "10.96.0.9"), one))).unwrap().revision;
+    let three = store.commit(txn(|t| t.update(service("a", "10.96.0.7"), two).create(service("b", "10.96.0.9")))).unwrap();
+    assert_eq!(store.view().claimant("address 10.96.0.9"), Some(&key("b")));
+    assert_eq!(store.view().claimant("address 10.96.0.7"), Some(&key("a")));
+    store.commit(txn(|t| t.delete(key("b"), None))).unwrap();
+    assert_eq!(store.view().claimant("address 10.96.0.9"), None, "who goes lets go");
+    store.commit(txn(|t| t.update(service("a", "None"), three.revision).create(service("c", "None")))).unwrap();
+    assert_eq!(store.view().claimant("address None"), None, "nothing is no address");
+}
+
+#[test]
 fn a_view_finds_by_order_field_and_owner() {
     let store = Store::memory();
     let kind = kind_of::<Pod>();
@@ -264,4 +291,28 @@ fn superseded_records_leave_the_disk_when_nobody_can_ask_for_them() {
     let back = again.changes(floor).unwrap();
     assert_eq!(back.len(), 2);
     assert_eq!(value(back[0].last.as_ref().unwrap()), 49, "a watch can resume over a restart");
+}
+
+#[test]
+fn what_is_gathered_goes_to_the_disk_together() {
+    let disk = Disk::new();
+    let store = Store::open(disk.engine()).unwrap();
+    let before = disk.operations();
+    let begun = std::time::Instant::now();
+    let gathering = store.gather();
+    let last = ["a", "b", "c"].map(|name| store.commit(txn(|t| t.create(map(name, 1)))).unwrap().revision)[2];
+    drop(gathering);
+    let quick = begun.elapsed() < super::super::writer::GATHER;
+    wait(store.until_durable(last)).unwrap();
+    // A machine that takes longer than that for three commits in memory has more than one group, and rightly so.
+    assert!(!quick || disk.operations() - before == 2, "one append and one sync, not {}", disk.operations() - before);
+
+    let _gathering = store.gather();
+    let waited = store.commit(txn(|t| t.create(map("d", 1)))).unwrap().revision;
+    wait(store.until_durable(waited)).unwrap();
+    let begun = std::time::Instant::now();
+    let lazy = store.commit(txn(|t| t.put(lease("h1", 1)))).unwrap().revision;
+    drop(store.gather());
+    let early = store.durable() >= lazy;
+    assert!(!early || begun.elapsed() >= super::super::writer::LAZY, "what nobody waits for is not hurried");
 }

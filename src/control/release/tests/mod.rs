@@ -135,6 +135,8 @@ impl House {
             });
             house.edit(&Key::of::<Node>("", node), Some("status"), |v| v["status"] = status);
         }
+        // The server has been there for a while, and heard of all hosts.
+        house.release_step();
         house.heartbeat();
         house
     }
@@ -196,7 +198,10 @@ impl House {
     /// One step of the release loop.
     fn release_step(&mut self) {
         if self.forgetful {
-            self.release = ReleaseLoop::new(Box::new(self.git.clone()));
+            // A process that was away for no time at all: what it was told meanwhile has not passed it by.
+            let new = ReleaseLoop::new(Box::new(self.git.clone()));
+            let old = std::mem::replace(&mut self.release, new);
+            (self.release.born, self.release.last_step, self.release.heard) = (old.born, old.last_step, old.heard);
         }
         let mut cx = Context { store: &self.store, now: self.now, ids: &mut self.ids };
         self.release.step(&mut cx).unwrap_or_else(|conflict| panic!("nobody else writes: {conflict}"));
@@ -230,9 +235,7 @@ impl House {
         self.settle();
         for _ in 0..seconds {
             self.now += SignedDuration::from_secs(1);
-            if self.now.as_second() % 10 == 0 {
-                self.heartbeat();
-            }
+            self.heartbeat();
             self.settle();
         }
     }

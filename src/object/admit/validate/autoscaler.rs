@@ -28,7 +28,11 @@ pub fn autoscaler(object: &Value, _old: Option<&Value>) -> Vec<super::Cause> {
     // Zero replicas wake up only on a metric that exists without pods.
     let outside = list(&spec["metrics"]).any(|(_, metric)| metric["type"] == "External" || metric["type"] == "Object");
     if least.is_some_and(|n| n < i64::from(!outside)) {
-        c.invalid("spec.minReplicas", spec["minReplicas"].clone(), &format!("must be greater than or equal to {}", i64::from(!outside)));
+        c.invalid(
+            "spec.minReplicas",
+            spec["minReplicas"].clone(),
+            &format!("must be greater than or equal to {}", i64::from(!outside)),
+        );
     }
     if most < 1 {
         c.invalid("spec.maxReplicas", most, "must be greater than 0");

@@ -33,7 +33,8 @@ fn selector(c: &mut Causes, job: &Value) {
     let spec = &job["spec"];
     let before = c.0.len();
     c.selector("spec.selector", &spec["selector"]);
-    let labels: BTreeMap<String, String> = serde_json::from_value(spec["template"]["metadata"]["labels"].clone()).unwrap_or_default();
+    let labels: BTreeMap<String, String> =
+        serde_json::from_value(spec["template"]["metadata"]["labels"].clone()).unwrap_or_default();
     let Ok(typed) = serde_json::from_value(spec["selector"].clone()) else { return };
     let Ok(parsed) = LabelSelector::of(&typed) else { return };
     if c.0.len() > before {

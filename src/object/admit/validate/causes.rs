@@ -40,6 +40,10 @@ impl Causes {
         self.push(field, "FieldValueTooLong", format!("Too long: may not be more than {bytes} bytes"));
     }
 
+    pub(super) fn too_many(&mut self, field: impl Into<String>, found: usize, most: usize) {
+        self.push(field, "FieldValueTooMany", format!("Too many: {found}: must have at most {most} items"));
+    }
+
     /// Everything that a rule of `names` says about a text.
     pub(super) fn name(&mut self, field: &str, text: &str, rule: fn(&str) -> Vec<String>) {
         for why in rule(text) {

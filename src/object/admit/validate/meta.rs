@@ -12,7 +12,8 @@ const ANNOTATIONS_AT_MOST: usize = 256 * 1024;
 pub(super) fn metadata(c: &mut Causes, kind: &'static Kind, meta: &Value) {
     let name = text(&meta["name"]);
     let rule = match (kind.group, kind.kind) {
-        ("", "Namespace") => names::label,
+        ("", "Namespace") | ("apps", "StatefulSet") => names::label,
+        ("", "Service") => names::service,
         (crate::object::kind::RBAC, _) => names::path_segment,
         _ => names::subdomain,
     };

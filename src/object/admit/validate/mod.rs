@@ -4,11 +4,19 @@
 //! namespace that is not there, a quota) is not decided here.
 
 mod access;
+pub mod autoscaler;
+pub mod batch;
 mod causes;
 mod container;
 pub mod definition;
+pub mod endpoints;
 mod meta;
+pub mod network;
 mod pod;
+pub mod policy;
+pub mod service;
+pub mod storage;
+pub mod workload;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -95,9 +103,17 @@ pub fn node(object: &Value, _old: Option<&Value>) -> Vec<Cause> {
 pub fn pod(object: &Value, old: Option<&Value>) -> Vec<Cause> {
     let mut c = Causes::default();
     pod::spec(&mut c, "spec", &object["spec"]);
-    if let Some(old) = old {
-        pod::update(&mut c, &old["spec"], &object["spec"]);
+    match old {
+        Some(old) => pod::update(&mut c, &old["spec"], &object["spec"]),
+        None => pod::no_ephemeral(&mut c, "spec", &object["spec"], "cannot be set on create"),
     }
+    c.0
+}
+
+/// What is wrong with the ephemeral containers that a pod is to have instead of those that it has.
+pub fn ephemeral_containers(value: &Value, old: &Value) -> Vec<Cause> {
+    let mut c = Causes::default();
+    pod::ephemeral(&mut c, &old["spec"], &value["spec"]);
     c.0
 }
 
@@ -216,7 +232,7 @@ pub fn deployment(object: &Value, old: Option<&Value>) -> Vec<Cause> {
         }
         _ => {}
     }
-    replicated(&mut c, object, old, "deployment");
+    replicated(&mut c, object, old, "Deployment");
     c.0
 }
 
@@ -242,11 +258,11 @@ pub fn replica_set(object: &Value, old: Option<&Value>) -> Vec<Cause> {
     for field in ["replicas", "minReadySeconds"] {
         c.not_negative(&format!("spec.{field}"), &object["spec"][field]);
     }
-    replicated(&mut c, object, old, "replicaset");
+    replicated(&mut c, object, old, "ReplicaSet");
     c.0
 }
 
-/// Selector and template, which must fit together.
+/// Selector and template, which must fit together, of an object of the kind `owner`.
 fn replicated(c: &mut Causes, object: &Value, old: Option<&Value>, owner: &str) {
     let spec = &object["spec"];
     let selector = &spec["selector"];
@@ -255,7 +271,7 @@ fn replicated(c: &mut Causes, object: &Value, old: Option<&Value>, owner: &str) 
     if !there(selector) {
         c.required("spec.selector", "");
     } else if empty(&selector["matchLabels"]) && empty(&selector["matchExpressions"]) {
-        c.invalid("spec.selector", selector.clone(), &format!("empty selector is invalid for {owner}"));
+        c.invalid("spec.selector", selector.clone(), &format!("empty selector is invalid for {}", owner.to_lowercase()));
     }
     let before = c.0.len();
     c.selector("spec.selector", selector);
@@ -272,7 +288,7 @@ fn replicated(c: &mut Causes, object: &Value, old: Option<&Value>, owner: &str) 
             c.invalid("spec.template.metadata.labels", found, "`selector` does not match template `labels`");
         }
     }
-    pod::template(c, "spec.template", template, if owner == "deployment" { "Deployment" } else { "ReplicaSet" });
+    pod::template(c, "spec.template", template, owner);
     if let Some(old) = old {
         c.immutable("spec.selector", selector, &old["spec"]["selector"]);
     }

@@ -84,17 +84,7 @@ fn volume(c: &mut Causes, at: &str, volume: &Value) {
             sources.for_each(|(second, _)| c.forbidden(format!("{at}.{second}"), "may not specify more than 1 volume type"))
         }
     }
-    let host = &volume["hostPath"];
-    if there(host) {
-        let path = text(&host["path"]);
-        if path.is_empty() {
-            c.required(format!("{at}.hostPath.path"), "");
-        } else if path.split('/').any(|part| part == "..") {
-            c.invalid(format!("{at}.hostPath.path"), path, "must not contain '..'");
-        }
-        let types = ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
-        c.one_of(&format!("{at}.hostPath.type"), &host["type"], &types);
-    }
+    host_path(c, at, volume);
     let limit = text(&volume["emptyDir"]["sizeLimit"]);
     if limit.parse::<Quantity>().is_ok_and(Quantity::is_negative) {
         c.invalid(format!("{at}.emptyDir.sizeLimit"), limit, "SizeLimit field must be a valid resource quantity");
@@ -134,6 +124,22 @@ fn volume(c: &mut Causes, at: &str, volume: &Value) {
             c.required_text(&format!("{at}.serviceAccountToken.path"), &source["serviceAccountToken"]["path"]);
         }
     }
+}
+
+/// A directory or file of a host, which pods and PersistentVolumes name alike.
+pub(super) fn host_path(c: &mut Causes, at: &str, volume: &Value) {
+    let host = &volume["hostPath"];
+    if !there(host) {
+        return;
+    }
+    let path = text(&host["path"]);
+    if path.is_empty() {
+        c.required(format!("{at}.hostPath.path"), "");
+    } else if path.split('/').any(|part| part == "..") {
+        c.invalid(format!("{at}.hostPath.path"), path, "must not contain '..'");
+    }
+    let types = ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
+    c.one_of(&format!("{at}.hostPath.type"), &host["type"], &types);
 }
 
 /// The keys of a ConfigMap or Secret that become files.
@@ -206,13 +212,7 @@ fn affinity(c: &mut Causes, at: &str, affinity: &Value) {
     let required = &node["requiredDuringSchedulingIgnoredDuringExecution"];
     let node_at = format!("{at}.nodeAffinity");
     if there(required) {
-        let at = format!("{node_at}.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms");
-        if required["nodeSelectorTerms"].as_array().is_none_or(Vec::is_empty) {
-            c.required(&at, "must have at least one node selector term");
-        }
-        for (i, term) in list(&required["nodeSelectorTerms"]) {
-            node_term(c, &format!("{at}[{i}]"), term);
-        }
+        node_selector(c, &format!("{node_at}.requiredDuringSchedulingIgnoredDuringExecution"), required);
     }
     for (i, preferred) in list(&node["preferredDuringSchedulingIgnoredDuringExecution"]) {
         let at = format!("{node_at}.preferredDuringSchedulingIgnoredDuringExecution[{i}]");
@@ -228,6 +228,17 @@ fn affinity(c: &mut Causes, at: &str, affinity: &Value) {
             c.between(&format!("{at}.weight"), &preferred["weight"], 1, 100);
             pod_term(c, &format!("{at}.podAffinityTerm"), &preferred["podAffinityTerm"]);
         }
+    }
+}
+
+/// Which nodes will do.
+pub(super) fn node_selector(c: &mut Causes, at: &str, selector: &Value) {
+    let at = format!("{at}.nodeSelectorTerms");
+    if selector["nodeSelectorTerms"].as_array().is_none_or(Vec::is_empty) {
+        c.required(&at, "must have at least one node selector term");
+    }
+    for (i, term) in list(&selector["nodeSelectorTerms"]) {
+        node_term(c, &format!("{at}[{i}]"), term);
     }
 }
 
@@ -318,6 +329,58 @@ pub(super) fn update(c: &mut Causes, old: &Value, new: &Value) {
     }
 }
 
+/// Ephemeral containers are for pods that exist.
+pub(super) fn no_ephemeral(c: &mut Causes, at: &str, spec: &Value, why: &str) {
+    if spec["ephemeralContainers"].as_array().is_some_and(|list| !list.is_empty()) {
+        c.forbidden(format!("{at}.ephemeralContainers"), why);
+    }
+}
+
+/// Which ephemeral containers a pod may have after those that it had: more of them.
+pub(super) fn ephemeral(c: &mut Causes, old: &Value, new: &Value) {
+    let at = "spec.ephemeralContainers";
+    let named = |spec: &Value, name: &str| list(&spec["ephemeralContainers"]).map(|(_, e)| e).find(|e| e["name"] == name).cloned();
+    for (_, was) in list(&old["ephemeralContainers"]) {
+        let name = text(&was["name"]);
+        match named(new, name) {
+            Some(is) if is == *was => {}
+            Some(_) => c.forbidden(at, &format!("existing ephemeral containers {name:?} may not be changed\n")),
+            None => c.forbidden(at, &format!("existing ephemeral containers {name:?} may not be removed\n")),
+        }
+    }
+    let volumes = list(&new["volumes"]).map(|(_, volume)| text(&volume["name"])).collect();
+    let host_network = new["hostNetwork"] == true;
+    let mut shared = Shared { volumes, host_network, names: BTreeSet::new(), host_ports: BTreeSet::new() };
+    let mut others = BTreeSet::new();
+    for (_, other) in list(&new["containers"]).chain(list(&new["initContainers"])) {
+        shared.names.insert(text(&other["name"]).to_owned());
+        others.insert(text(&other["name"]));
+    }
+    for (i, entry) in list(&new["ephemeralContainers"]) {
+        let at = format!("{at}[{i}]");
+        container(c, &at, entry, Role::Main, &mut shared);
+        for field in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resources", "resizePolicy", "restartPolicy"] {
+            let empty = match &entry[field] {
+                Value::Object(fields) => fields.is_empty(),
+                Value::Array(items) => items.is_empty(),
+                value => !there(value),
+            };
+            if !empty {
+                c.forbidden(format!("{at}.{field}"), "cannot be set for an Ephemeral Container");
+            }
+        }
+        for (j, mount) in list(&entry["volumeMounts"]) {
+            for field in ["subPath", "subPathExpr"].into_iter().filter(|field| !text(&mount[*field]).is_empty()) {
+                c.forbidden(format!("{at}.volumeMounts[{j}].{field}"), "cannot be set for an Ephemeral Container");
+            }
+        }
+        let target = text(&entry["targetContainerName"]);
+        if !target.is_empty() && !others.contains(target) {
+            c.not_found(format!("{at}.targetContainerName"), target);
+        }
+    }
+}
+
 fn names_of_differences<'a>(old: &'a Value, new: &'a Value) -> Vec<&'a str> {
     let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return Vec::new() };
     let mut names: Vec<&str> = old.keys().chain(new.keys()).map(String::as_str).collect();
@@ -327,12 +390,18 @@ fn names_of_differences<'a>(old: &'a Value, new: &'a Value) -> Vec<&'a str> {
     names
 }
 
-/// What a pod template may be: what a pod may be, and always restarted.
-pub(super) fn template(c: &mut Causes, at: &str, template: &Value, owner: &str) {
+/// What a pod template may be: what a pod may be.
+pub(super) fn template_parts(c: &mut Causes, at: &str, template: &Value) {
     c.labels(&format!("{at}.metadata.labels"), &template["metadata"]["labels"]);
     super::meta::annotations(c, &format!("{at}.metadata.annotations"), &template["metadata"]["annotations"]);
+    spec(c, &format!("{at}.spec"), &template["spec"]);
+    no_ephemeral(c, &format!("{at}.spec"), &template["spec"], "ephemeral containers not allowed in pod template");
+}
+
+/// The template of pods that are there as long as their owner, a kind, wants them: always restarted.
+pub(super) fn template(c: &mut Causes, at: &str, template: &Value, owner: &str) {
+    template_parts(c, at, template);
     let pod = &template["spec"];
-    spec(c, &format!("{at}.spec"), pod);
     let policy = text(&pod["restartPolicy"]);
     if ["Never", "OnFailure"].contains(&policy) {
         c.unsupported(format!("{at}.spec.restartPolicy"), policy, &["Always"]);

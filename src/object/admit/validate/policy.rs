@@ -105,7 +105,10 @@ fn scope_term(c: &mut Causes, at: &str, term: &Value) {
     let values = term["values"].as_array().map_or(0, Vec::len);
     match text(&term["operator"]) {
         "In" | "NotIn" if values == 0 => {
-            c.required(format!("{at}.values"), "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector");
+            c.required(
+                format!("{at}.values"),
+                "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector",
+            );
         }
         "Exists" | "DoesNotExist" if values > 0 => {
             let why = "must be no value when `operator` is 'Exists' or 'DoesNotExist' for scope selector";
@@ -170,7 +173,8 @@ fn amounts(c: &mut Causes, at: &str, limit: &Value) {
             for (high, more, more_text) in found.iter().skip(i + 1) {
                 if less > more {
                     // The blame is on the one that has a default, else on the least.
-                    let (field, value) = if *low == 0 && *high != 3 { (ORDER[*high].0, more_text) } else { (ORDER[*low].0, less_text) };
+                    let (field, value) =
+                        if *low == 0 && *high != 3 { (ORDER[*high].0, more_text) } else { (ORDER[*low].0, less_text) };
                     let (low, high) = (ORDER[*low].1, ORDER[*high].1);
                     let high = if low == "default request" && high == "default" { "default limit" } else { high };
                     let why = format!("{low} value {less_text} is greater than {high} value {more_text}");

@@ -44,11 +44,7 @@ pub fn volume(object: &Value, old: Option<&Value>) -> Vec<super::Cause> {
             c.unsupported("spec.capacity", resource, &["storage"]);
         }
     }
-    c.one_of(
-        "spec.persistentVolumeReclaimPolicy",
-        &spec["persistentVolumeReclaimPolicy"],
-        &["Delete", "Recycle", "Retain"],
-    );
+    c.one_of("spec.persistentVolumeReclaimPolicy", &spec["persistentVolumeReclaimPolicy"], &["Delete", "Recycle", "Retain"]);
     c.one_of("spec.volumeMode", &spec["volumeMode"], VOLUME_MODES);
     if !text(&spec["storageClassName"]).is_empty() {
         c.name("spec.storageClassName", text(&spec["storageClassName"]), names::subdomain);
@@ -68,7 +64,9 @@ fn volume_source(c: &mut Causes, spec: &Value) {
     let mut sources = sources(spec);
     match sources.next() {
         None => c.required("spec", "must specify a volume type"),
-        Some(_) => sources.for_each(|(second, _)| c.forbidden(format!("spec.{second}"), "may not specify more than 1 volume type")),
+        Some(_) => {
+            sources.for_each(|(second, _)| c.forbidden(format!("spec.{second}"), "may not specify more than 1 volume type"))
+        }
     }
     pod::host_path(c, "spec", spec);
     let needed: &[(&str, &[&str])] = &[
@@ -159,13 +157,16 @@ fn claim_update(c: &mut Causes, new: &Value, old: &Value) {
         if let Some(fields) = spec.as_object_mut() {
             fields.remove("volumeAttributesClassName");
             // Who binds it writes the volume, and who decides on a class late writes the class.
-            for (field, was) in [("volumeName", &old["spec"]["volumeName"]), ("storageClassName", &old["spec"]["storageClassName"])] {
+            for (field, was) in
+                [("volumeName", &old["spec"]["volumeName"]), ("storageClassName", &old["spec"]["storageClassName"])]
+            {
                 if text(was).is_empty() && !(field == "storageClassName" && there(was)) {
                     fields.remove(field);
                 }
             }
             if old["status"]["phase"] == "Bound"
-                && let Some(requests) = fields.get_mut("resources").and_then(|r| r.get_mut("requests")).and_then(Value::as_object_mut)
+                && let Some(requests) =
+                    fields.get_mut("resources").and_then(|r| r.get_mut("requests")).and_then(Value::as_object_mut)
             {
                 requests.remove("storage");
             }

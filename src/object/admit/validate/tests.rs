@@ -1,5 +1,7 @@
 //! Tables of what is refused.
 
+mod kinds;
+
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 

@@ -106,7 +106,10 @@ pub fn stateful_set(object: &Value, old: Option<&Value>) -> Vec<super::Cause> {
     if let Some(old) = old {
         let rest = |set: &Value| {
             let fields = set["spec"].as_object().into_iter().flatten();
-            fields.filter(|(name, _)| !MAY_CHANGE.contains(&name.as_str())).map(|(n, v)| (n.clone(), v.clone())).collect::<Vec<_>>()
+            fields
+                .filter(|(name, _)| !MAY_CHANGE.contains(&name.as_str()))
+                .map(|(n, v)| (n.clone(), v.clone()))
+                .collect::<Vec<_>>()
         };
         if rest(object) != rest(old) {
             let why = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', \

@@ -1,0 +1,159 @@
+//! Who gets what: a small cluster in a few lines.
+
+use super::*;
+use crate::object::Draft;
+use crate::object::admit::{self, Stamp, problems};
+
+#[derive(Default)]
+struct Cluster {
+    claims: BTreeSet<String>,
+    classes: Vec<Arc<Object>>,
+}
+
+impl Around for Cluster {
+    fn is_claimed(&self, claim: &str) -> bool {
+        self.claims.contains(claim)
+    }
+    fn of_kind(&self, kind: &'static Kind) -> Vec<Arc<Object>> {
+        self.classes.iter().filter(|o| o.key.kind == kind).cloned().collect()
+    }
+}
+
+fn services() -> &'static Kind {
+    Kind::of("v1", "Service").unwrap()
+}
+
+fn prepared(spec: Value) -> Value {
+    let mut value = json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": spec});
+    admit::prepare(services(), &mut value);
+    value
+}
+
+impl Cluster {
+    /// The spec as it would be stored, or why not.
+    fn place(&self, spec: Value, old: Option<&Value>) -> Result<Value, String> {
+        let mut value = prepared(spec);
+        let old = old.map(|spec| json!({"metadata": value["metadata"], "spec": spec}));
+        assign(services(), &mut value, old.as_ref(), "some uid", self).map_err(|r| r.to_string())?;
+        let before = old.map(|old| Draft::new(services(), old).seal(1));
+        let wrong = problems(services(), &value, before.as_ref());
+        assert!(wrong.is_empty(), "{wrong:?}");
+        Ok(value["spec"].take())
+    }
+}
+
+fn web(more: Value) -> Value {
+    let mut spec = json!({"selector": {"app": "web"}, "ports": [{"port": 80}]});
+    for (name, value) in more.as_object().unwrap() {
+        spec[name] = value.clone();
+    }
+    spec
+}
+
+#[test]
+fn addresses_are_given_once() {
+    let mut cluster = Cluster::default();
+    let mut seen = BTreeSet::new();
+    for _ in 0..50 {
+        let spec = cluster.place(web(json!({})), None).unwrap();
+        let ip = spec["clusterIP"].as_str().unwrap().to_owned();
+        assert!(range().contains(ip.parse().unwrap()), "{ip}");
+        assert_eq!((&spec["clusterIPs"], &spec["ipFamilies"]), (&json!([ip]), &json!(["IPv4"])));
+        cluster.claims.extend(claims(services(), &json!({"spec": spec})));
+        assert!(seen.insert(ip));
+    }
+}
+
+#[test]
+fn who_names_an_address_gets_it_or_an_answer() {
+    let cluster = Cluster { claims: BTreeSet::from(["address 10.96.0.9".to_owned()]), ..Cluster::default() };
+    let place = |ip: &str| cluster.place(web(json!({"clusterIP": ip})), None);
+    assert_eq!(place("10.96.0.10").unwrap()["clusterIPs"], json!(["10.96.0.10"]));
+    let said = place("10.96.0.9").unwrap_err();
+    assert!(
+        said.contains(
+            "spec.clusterIPs: Invalid value: [\"10.96.0.9\"]: failed to allocate IP 10.96.0.9: provided IP is already allocated"
+        ),
+        "{said}"
+    );
+    assert!(place("192.168.0.1").unwrap_err().contains("is not in the valid range. The range of valid IPs is 10.96.0.0/12"));
+    let headless = place("None").unwrap();
+    assert_eq!((&headless["clusterIPs"], &headless["ipFamilyPolicy"]), (&json!(["None"]), &json!("SingleStack")));
+    assert!(claims(services(), &json!({"spec": headless})).is_empty());
+    let said = cluster.place(web(json!({"ipFamilyPolicy": "RequireDualStack"})), None).unwrap_err();
+    assert!(said.contains("this cluster is not configured for dual-stack services"), "{said}");
+}
+
+#[test]
+fn node_ports() {
+    let cluster = Cluster { claims: BTreeSet::from(["node port 30080/TCP".to_owned()]), ..Cluster::default() };
+    let ports = json!([{"name": "tcp", "port": 53}, {"name": "udp", "port": 53, "protocol": "UDP"}, {"name": "web", "port": 80}]);
+    let spec = cluster.place(json!({"type": "NodePort", "ports": ports}), None).unwrap();
+    let node: Vec<u64> = (0..3).map(|i| spec["ports"][i]["nodePort"].as_u64().unwrap()).collect();
+    assert!(node.iter().all(|n| (30086..=32767).contains(n)), "{node:?}");
+    assert!(node[0] == node[1] && node[0] != node[2], "one number for both protocols of a port: {node:?}");
+    let place = |n: u64| cluster.place(json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": n}]}), None);
+    assert!(place(30081).is_ok());
+    assert!(
+        place(30080).unwrap_err().contains("spec.ports[0].nodePort: Invalid value: 30080: provided port is already allocated")
+    );
+    assert!(place(80).unwrap_err().contains("The range of valid ports is 30000-32767"));
+    let balanced = cluster.place(web(json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local"})), None).unwrap();
+    assert!(balanced["healthCheckNodePort"].as_u64() > Some(30000) && balanced["ports"][0]["nodePort"].is_u64());
+    let without = cluster.place(web(json!({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false})), None).unwrap();
+    assert!(without["ports"][0].get("nodePort").is_none());
+}
+
+#[test]
+fn what_was_given_stays_and_goes_with_its_type() {
+    let mut cluster = Cluster::default();
+    let old = cluster.place(web(json!({"type": "NodePort"})), None).unwrap();
+    cluster.claims.extend(claims(services(), &json!({"spec": old})));
+    // Said again without what the server gave.
+    let again = cluster.place(web(json!({"type": "NodePort"})), Some(&old)).unwrap();
+    assert_eq!(again, old);
+    // The same as a patch would send it, with everything in it.
+    let mut patched = old.clone();
+    patched["type"] = "ClusterIP".into();
+    let inside = cluster.place(patched, Some(&old)).unwrap();
+    assert_eq!(inside["clusterIP"], old["clusterIP"]);
+    assert!(inside["ports"][0].get("nodePort").is_none() && inside.get("externalTrafficPolicy").is_none(), "{inside}");
+    let mut patched = inside.clone();
+    patched["type"] = "ExternalName".into();
+    patched["externalName"] = "example.com".into();
+    let outside = cluster.place(patched, Some(&inside)).unwrap();
+    assert!(outside.get("clusterIP").is_none() && claims(services(), &json!({"spec": outside})).is_empty(), "{outside}");
+    let mut patched = outside.clone();
+    patched["type"] = "ClusterIP".into();
+    assert!(cluster.place(patched, Some(&outside)).unwrap()["clusterIP"].is_string());
+}
+
+#[test]
+fn a_claim_without_a_class_gets_the_default_one() {
+    let kind = Kind::of("storage.k8s.io/v1", "StorageClass").unwrap();
+    let class = |name: &str, created: &str, default: bool| {
+        let mut value = json!({"metadata": {"name": name}, "provisioner": "example.com/disk"});
+        if default {
+            value["metadata"]["annotations"] = json!({"storageclass.kubernetes.io/is-default-class": "true"});
+        }
+        let stamp = Stamp { uid: name.to_owned(), now: created.parse().unwrap() };
+        Arc::new(admit::create(kind, value, &stamp).unwrap().seal(1))
+    };
+    let cluster = Cluster {
+        classes: vec![
+            class("old", "2026-01-01T00:00:00Z", true),
+            class("new", "2026-02-01T00:00:00Z", true),
+            class("other", "2026-03-01T00:00:00Z", false),
+        ],
+        ..Cluster::default()
+    };
+    let claims = Kind::of("v1", "PersistentVolumeClaim").unwrap();
+    let given = |spec: Value| {
+        let mut claim = json!({"metadata": {"name": "data"}, "spec": spec});
+        assign(claims, &mut claim, None, "", &cluster).unwrap();
+        claim["spec"]["storageClassName"].clone()
+    };
+    assert_eq!(given(json!({})), "new");
+    assert_eq!(given(json!({"storageClassName": ""})), "");
+    assert_eq!(given(json!({"storageClassName": "old"})), "old");
+}

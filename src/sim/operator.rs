@@ -1,0 +1,112 @@
+//! What people do to the root Application by hand: pins, pauses, second tries. What they say wins over automation (RB10).
+
+use serde_json::{Value, json};
+
+use super::gitops::{root, status};
+use super::world::{Event, ROOT, World};
+use crate::object::ours::{Application, Release, SYSTEM_NAMESPACE};
+use crate::object::{Key, kind_of};
+
+/// How often somebody does something by hand, in seconds.
+const EVERY: (u64, u64) = (40, 300);
+
+impl World {
+    /// Somebody takes things into their own hands.
+    pub(super) fn operate(&mut self) {
+        if self.healed.is_some() {
+            return;
+        }
+        let wait = self.dice.seconds(EVERY.0, EVERY.1);
+        self.after(wait, Event::Operate);
+        match self.dice.below(4) {
+            0 | 1 => self.pin(),
+            2 => self.suspend(),
+            _ => self.retry(),
+        }
+    }
+
+    fn pin(&mut self) {
+        let Some(view) = self.server.as_ref().map(|s| s.store.view()) else { return };
+        let Some(application) = root(&view) else { return };
+        if application.spec.pin.is_some() {
+            self.unpin();
+            return;
+        }
+        // Mostly to something that was good, now and then by mistake to something that was not.
+        let recorded = view.list(kind_of::<Release>()).filter_map(|o| o.typed::<Release>().ok());
+        let names: Vec<String> =
+            recorded.filter(|r| !r.spec.renderings.is_empty()).filter_map(|r| r.metadata.name.clone()).collect();
+        if names.is_empty() {
+            return;
+        }
+        let good = status(&view).last_good;
+        let release = if good.is_empty() || self.dice.chance(400) { self.dice.pick(&names).clone() } else { good };
+        let expires = self.dice.chance(300).then(|| self.now + self.dice.seconds(30, 200));
+        let mut pin = json!({"release": release, "reason": "because"});
+        if let Some(expires) = expires {
+            pin["expires"] = expires.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into();
+        }
+        self.say("people", || format!("pin {pin}"));
+        self.reach("pin");
+        self.edit_root(|spec| spec["pin"] = pin);
+        // Nobody pins for the rest of the day here: there is more to be seen.
+        let wait = self.dice.seconds(20, 240);
+        self.after(wait, Event::Unpin);
+    }
+
+    /// Somebody ends the pin; tries again if nobody answers.
+    pub(super) fn unpin(&mut self) {
+        self.say("people", || "unpin".to_owned());
+        self.edit_root(|spec| drop_field(spec, "pin"));
+        if self.server.is_none() {
+            let wait = self.dice.seconds(1, 20);
+            self.after(wait, Event::Unpin);
+        }
+    }
+
+    fn suspend(&mut self) {
+        self.say("people", || "suspend".to_owned());
+        self.reach("suspend");
+        self.edit_root(|spec| spec["suspend"] = true.into());
+        let wait = self.dice.seconds(5, 150);
+        self.after(wait, Event::Resume);
+    }
+
+    /// Somebody ends the pause; tries again if nobody answers.
+    pub(super) fn resume(&mut self) {
+        self.say("people", || "resume".to_owned());
+        self.edit_root(|spec| drop_field(spec, "suspend"));
+        if self.server.is_none() {
+            let wait = self.dice.seconds(1, 20);
+            self.after(wait, Event::Resume);
+        }
+    }
+
+    fn retry(&mut self) {
+        let Some(view) = self.server.as_ref().map(|s| s.store.view()) else { return };
+        let quarantine = status(&view).quarantine;
+        if quarantine.is_empty() {
+            return;
+        }
+        // Without a digest it means what git says now.
+        let digest = if self.dice.chance(500) { String::new() } else { self.dice.pick(&quarantine).digest.clone() };
+        let retry = json!({"digest": digest, "nonce": self.now.to_string()});
+        self.say("people", || format!("retry {retry}"));
+        self.reach("retry");
+        self.edit_root(|spec| spec["retry"] = retry);
+    }
+
+    /// Somebody edits the root Application, if the server is there.
+    fn edit_root(&mut self, change: impl FnOnce(&mut Value)) {
+        let key = Key::of::<Application>(SYSTEM_NAMESPACE, ROOT);
+        if let Some(server) = &self.server {
+            let _ = server.edit(&key, None, self.now, |value| change(&mut value["spec"]));
+        }
+    }
+}
+
+fn drop_field(spec: &mut Value, name: &str) {
+    if let Some(spec) = spec.as_object_mut() {
+        spec.remove(name);
+    }
+}
