@@ -23,7 +23,8 @@ fn cluster(manifests: &str) -> Cluster {
 
 /// A pod with these containers, each a name and what its simulation does.
 fn pod(name: &str, containers: &[(&str, &str)]) -> String {
-    let mut out = format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\nspec:\n  containers:\n");
+    let mut out =
+        format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\nspec:\n  containers:\n");
     for (name, sim) in containers {
         out += &format!("    - {{name: {name}, image: \"sim/web:1\", env: [{{name: SIM, value: \"{sim}\"}}]}}\n");
     }
@@ -135,7 +136,10 @@ fn exec_and_port_forward_new_and_old() {
         let mut stream = forward.connect();
         assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "{kubectl:?}");
         let said = forward.complaints();
-        assert!(said.contains("error forwarding port 80 to pod mute") && said.contains("Connection refused"), "{kubectl:?} {said}");
+        assert!(
+            said.contains("error forwarding port 80 to pod mute") && said.contains("Connection refused"),
+            "{kubectl:?} {said}"
+        );
     }
 }
 
@@ -171,7 +175,10 @@ fn logs_with_every_flag() {
     let (good, _, err) = logs(&["-l", "app=one", "--all-containers", "-f", "--max-log-requests=1"]);
     assert!(!good && err.contains("you are attempting to follow 2 log streams, but maximum allowed concurrency is 1"), "{err}");
     let (good, _, err) = logs(&["one", "-c", "a", "--since=1s", "--since-time=2026-01-01T00:00:00Z"]);
-    assert!(!good && err.contains("at most one of `sinceTime` or `sinceSeconds` may be specified") || err.contains("only one of"), "{err}");
+    assert!(
+        !good && err.contains("at most one of `sinceTime` or `sinceSeconds` may be specified") || err.contains("only one of"),
+        "{err}"
+    );
     let (good, _, err) = logs(&["one", "--previous"]);
     assert!(!good && err.contains("previous terminated container \"a\" in pod \"one\" not found"), "{err}");
 

@@ -125,7 +125,6 @@ impl Driver {
         watches.abort();
         hints.abort();
     }
-
 }
 
 /// Begins actions in the order that the heart's contract asks for.

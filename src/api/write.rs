@@ -384,10 +384,14 @@ impl Api {
                     if ask.subresource().is_none() {
                         self.assign(old, &before, &mut value)?;
                     }
-                    Ok(match admit::update_as(kind, old, value, ask.subresource(), self.now()).map_err(|r| Failure::invalid(&r))? {
-                        Some(draft) => (Next::Write(draft), warnings.clone()),
-                        None => (Next::Unchanged, warnings.clone()),
-                    })
+                    Ok(
+                        match admit::update_as(kind, old, value, ask.subresource(), self.now())
+                            .map_err(|r| Failure::invalid(&r))?
+                        {
+                            Some(draft) => (Next::Write(draft), warnings.clone()),
+                            None => (Next::Unchanged, warnings.clone()),
+                        },
+                    )
                 })
                 .await;
             match done {

@@ -107,7 +107,7 @@ impl Git {
     /// What the newest commit means for the second Application.
     pub(super) fn annex(&self) -> Option<Rendered> {
         let git = self.0.lock();
-        render::render(&git.author.head().annex(), &render::Options { namespace: "default".to_owned() }).ok()
+        render::render(&git.author.head().annex(), &render::Options::default()).ok()
     }
 
     /// What a commit is worth.

@@ -50,7 +50,10 @@ fn ways_into_a_container() {
         // A terminal has a size, and one output.
         let words = ["exec", "-it", "tools", "-c", "app", "--", "sh", "-c", "stty size; tty; echo err >&2; exit 5"];
         let (shown, code) = cluster.in_a_terminal(kubectl, &words, "");
-        assert!(code == 5 && shown.contains("24 80") && shown.contains("/dev/pts/") && shown.contains("err"), "{kubectl:?} {code} {shown}");
+        assert!(
+            code == 5 && shown.contains("24 80") && shown.contains("/dev/pts/") && shown.contains("err"),
+            "{kubectl:?} {code} {shown}"
+        );
         let (code, out, err) = with_input(
             &cluster,
             kubectl,
@@ -106,7 +109,9 @@ fn ways_into_a_container() {
             .iter()
             .flat_map(|host| hosts.containers(host).into_iter().map(move |c| (host.clone(), c)))
             .filter(|(_, c)| c.pod == "tools" && c.container == "POD")
-            .map(|(host, c)| hosts.docker(&host, "GET", &format!("/containers/{}/top", c.id))["Processes"].as_array().map_or(0, Vec::len))
+            .map(|(host, c)| {
+                hosts.docker(&host, "GET", &format!("/containers/{}/top", c.id))["Processes"].as_array().map_or(0, Vec::len)
+            })
             .sum();
         (processes == 1).then_some(())
     });
@@ -154,9 +159,11 @@ fn a_pod_for_a_moment_and_looking_into_others() {
 
     // A pod on a node, with everything that the node has.
     let words = ["debug", "-it", "node/h2", "--image=busybox:1.36", "--", "sh"];
-    let (shown, code) = cluster.in_a_terminal(kubectl, &words, "\nhostname\nls /host/etc/debian_version\nps | grep -c dockerd\nexit 0");
+    let (shown, code) =
+        cluster.in_a_terminal(kubectl, &words, "\nhostname\nls /host/etc/debian_version\nps | grep -c dockerd\nexit 0");
     assert!(code == 0 && shown.contains("h2") && shown.contains("/host/etc/debian_version"), "{code} {shown}");
     let pods = cluster.json(&["get", "pods"]);
-    let debugger = crate::support::items(&pods).find(|p| p["metadata"]["name"].as_str().unwrap().starts_with("node-debugger-h2-")).unwrap();
+    let debugger =
+        crate::support::items(&pods).find(|p| p["metadata"]["name"].as_str().unwrap().starts_with("node-debugger-h2-")).unwrap();
     assert_eq!((&debugger["spec"]["nodeName"], &debugger["spec"]["hostPID"]), (&"h2".into(), &true.into()));
 }

@@ -142,7 +142,8 @@ pub(crate) fn skip(test: &str, why: &str) {
 /// A kubectl that speaks only SPDY (`tests/hosts/install.sh test` fetches it), or a named skip.
 pub(crate) fn old_kubectl(test: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PORTOLAN_TEST_OLD_KUBECTL").map(PathBuf::from);
-    let path = path.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/kubernetes-client/usr/bin/kubectl"));
+    let path =
+        path.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/kubernetes-client/usr/bin/kubectl"));
     if path.exists() {
         return Some(path);
     }

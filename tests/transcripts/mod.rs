@@ -125,7 +125,8 @@ impl Teller<'_> {
                 if since.is_some_and(|s| !s.admits(self.kubectl.minor)) {
                     return Ok(());
                 }
-                let known = |line: &String| self.names.iter().fold(line.clone(), |l, (n, value)| l.replace(&format!("${n}"), value));
+                let known =
+                    |line: &String| self.names.iter().fold(line.clone(), |l, (n, value)| l.replace(&format!("${n}"), value));
                 let expected: Vec<String> = expected.iter().map(known).collect();
                 let end = Instant::now() + if *again { PATIENCE } else { Duration::ZERO };
                 loop {

@@ -38,8 +38,7 @@ pub(super) async fn begin(
     container: &str,
     query: &Query,
 ) -> Result<Session, Failure> {
-    let (stdin, stdout, stderr, tty) =
-        (query.flag("stdin")?, query.flag("stdout")?, query.flag("stderr")?, query.flag("tty")?);
+    let (stdin, stdout, stderr, tty) = (query.flag("stdin")?, query.flag("stdout")?, query.flag("stderr")?, query.flag("tty")?);
     let command = query.all("command");
     if target == Target::Exec && command.is_empty() {
         return Err(Failure::new(StatusCode::BAD_REQUEST, "you must specify at least one command for the container"));

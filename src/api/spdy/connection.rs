@@ -35,7 +35,11 @@ where
         }
         let _ = write.shutdown().await;
     });
-    (Reader { stream: read, buffer: BytesMut::new(), decoder: Decoder::new() }, Writer { queue, first: Arc::new(AtomicBool::new(true)) }, task)
+    (
+        Reader { stream: read, buffer: BytesMut::new(), decoder: Decoder::new() },
+        Writer { queue, first: Arc::new(AtomicBool::new(true)) },
+        task,
+    )
 }
 
 /// Hears the client.

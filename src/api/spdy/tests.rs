@@ -100,7 +100,8 @@ fn frames_are_the_same_however_they_arrive() {
         assert_eq!(error, None);
         let control = |frames: &[Frame]| frames.iter().filter(|f| !matches!(f, Frame::Data { .. })).cloned().collect::<Vec<_>>();
         assert_eq!(control(&frames), control(&wanted));
-        let text: Vec<u8> = frames.iter().flat_map(|f| if let Frame::Data { bytes, .. } = f { bytes.to_vec() } else { vec![] }).collect();
+        let text: Vec<u8> =
+            frames.iter().flat_map(|f| if let Frame::Data { bytes, .. } = f { bytes.to_vec() } else { vec![] }).collect();
         assert_eq!(text, b"hello");
     }
 }
@@ -139,7 +140,8 @@ fn answers_can_be_unpacked() {
     assert_eq!(decode(&replies, 5), (vec![], None));
     let said = [frame::data(1, b"abc", true), frame::ping(9), frame::refuse(7), frame::goodbye(5)].concat();
     let abc = Bytes::from_static(b"abc");
-    let wanted = [Frame::Data { stream: 1, bytes: abc, last: true }, Frame::Ping { id: 9 }, Frame::Reset { stream: 7 }, Frame::GoAway];
+    let wanted =
+        [Frame::Data { stream: 1, bytes: abc, last: true }, Frame::Ping { id: 9 }, Frame::Reset { stream: 7 }, Frame::GoAway];
     assert_eq!(decode(&said, 100), (wanted.to_vec(), None));
 }
 
@@ -200,7 +202,9 @@ impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> Peer<S> {
         let mut said = std::collections::BTreeMap::new();
         while let Some(frame) = self.next().await {
             let (stream, text) = match frame {
-                Frame::Data { stream, bytes, last } => (stream, String::from_utf8_lossy(&bytes).into_owned() + if last { "|" } else { "" }),
+                Frame::Data { stream, bytes, last } => {
+                    (stream, String::from_utf8_lossy(&bytes).into_owned() + if last { "|" } else { "" })
+                }
                 Frame::Reset { stream } => (stream, "reset".to_owned()),
                 Frame::GoAway => (0, "bye".to_owned()),
                 _ => continue,

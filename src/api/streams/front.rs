@@ -25,7 +25,11 @@ pub(super) enum Front {
 
 impl Front {
     /// What a request asks for. Of what it offers, the first of `websocket` or `spdy` is chosen; offering nothing means the last.
-    pub(super) async fn of(parts: &mut request::Parts, websocket: &[&'static str], spdy: &[&'static str]) -> Result<Front, Failure> {
+    pub(super) async fn of(
+        parts: &mut request::Parts,
+        websocket: &[&'static str],
+        spdy: &[&'static str],
+    ) -> Result<Front, Failure> {
         let offered = offers(&parts.headers, &header::UPGRADE);
         if offered.iter().any(|name| name.eq_ignore_ascii_case(spdy::PROTOCOL)) {
             let protocol = choose(&offers(&parts.headers, &STREAM_PROTOCOL), spdy)?;

@@ -56,7 +56,10 @@ async fn containers_are_added_and_stay_as_they_are() {
     other["spec"]["containers"][0]["image"] = "evil:1".into();
     other["metadata"]["labels"]["app"] = "evil".into();
     let kept = w.ask(&format!("PUT {AT}"), other).await;
-    assert_eq!((kept.code, &kept.value["spec"], &kept.value["metadata"]["labels"]), (200, &pod["spec"], &pod["metadata"]["labels"]));
+    assert_eq!(
+        (kept.code, &kept.value["spec"], &kept.value["metadata"]["labels"]),
+        (200, &pod["spec"], &pod["metadata"]["labels"])
+    );
     let more = json!({"spec": {"ephemeralContainers": [{"name": "z", "image": "tool:1"}]}});
     let refused = w.ask("PATCH /api/v1/namespaces/shop/pods/web", more.clone()).await;
     assert_eq!(refused.code, 422, "{}", refused.show());

@@ -161,7 +161,8 @@ async fn attack_i_a_refused_upgrade_leaves_no_way_to_the_host() {
         let mut stream = admin(&w, address).await;
         let answer = raw(&mut stream, &upgrade(what, &["v4.channel.k8s.io", "portforward.k8s.io"])).await;
         assert!(answer.starts_with("HTTP/1.1 400"), "{what}: {answer}");
-        let length: usize = answer.to_lowercase().split("content-length: ").nth(1).unwrap().lines().next().unwrap().parse().unwrap();
+        let length: usize =
+            answer.to_lowercase().split("content-length: ").nth(1).unwrap().lines().next().unwrap().parse().unwrap();
         let mut body = vec![0; length];
         stream.read_exact(&mut body).await.unwrap();
         for path in ["/containerLogs/shop/web/c", "/exec/shop/web/c?command=ls", "/portForward/shop/web"] {
@@ -217,9 +218,8 @@ async fn readers_that_are_stuck_leave_room_for_others() {
         stuck.push(log("endless").await);
     }
     tokio::time::sleep(Duration::from_millis(300)).await; // until every window is full
-    let answer = tokio::time::timeout(Duration::from_secs(10), async {
-        log("web").await.into_body().collect().await.unwrap().to_bytes()
-    });
+    let answer =
+        tokio::time::timeout(Duration::from_secs(10), async { log("web").await.into_body().collect().await.unwrap().to_bytes() });
     assert!(answer.await.unwrap().starts_with(b"http://agent/containerLogs/shop/web/c"));
     assert!(stuck.iter().all(|answer| answer.status() == 200));
 }

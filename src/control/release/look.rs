@@ -388,7 +388,7 @@ impl ReleaseLoop {
             status.waiting_on.clear();
             let unwell = status.health != State::Healthy.word() && !status.health.is_empty();
             let mut well = if unwell { format!(", but its objects are {}", status.health) } else { String::new() };
-            let managed: Vec<Key> = status.inventory.iter().filter_map(facts::key).collect();
+            let managed: Vec<Key> = status.inventory.iter().filter_map(crate::object::ours::InventoryItem::key).collect();
             for text in idle::told(&managed) {
                 well.push_str("; ");
                 well.push_str(&text);

@@ -123,15 +123,13 @@ impl Api {
 /// The bytes in the binary messages of a WebSocket.
 fn tunnelled(socket: WebSocket) -> impl AsyncRead + AsyncWrite + Send + 'static {
     let (sink, stream) = socket.split();
-    let bytes = stream
-        .take_while(|message| future::ready(!matches!(message, Ok(Message::Close(_)))))
-        .filter_map(|message| {
-            future::ready(match message {
-                Ok(Message::Binary(bytes)) => Some(Ok(bytes)),
-                Ok(_) => None,
-                Err(error) => Some(Err(std::io::Error::other(error))),
-            })
-        });
+    let bytes = stream.take_while(|message| future::ready(!matches!(message, Ok(Message::Close(_))))).filter_map(|message| {
+        future::ready(match message {
+            Ok(Message::Binary(bytes)) => Some(Ok(bytes)),
+            Ok(_) => None,
+            Err(error) => Some(Err(std::io::Error::other(error))),
+        })
+    });
     let message = |bytes: Bytes| future::ready(Ok::<_, std::io::Error>(Message::Binary(bytes)));
     let sink = sink.sink_map_err(std::io::Error::other).with(message);
     tokio::io::join(StreamReader::new(bytes), SinkWriter::new(CopyToBytes::new(sink)))
@@ -245,14 +243,7 @@ impl Lines {
 }
 
 /// One connection, until the pod ends it.
-async fn carry(
-    api: Api,
-    pod: Pod,
-    port: u16,
-    said: mpsc::Receiver<Bytes>,
-    writer: Writer,
-    (data, error): (u32, u32),
-) -> u32 {
+async fn carry(api: Api, pod: Pod, port: u16, said: mpsc::Receiver<Bytes>, writer: Writer, (data, error): (u32, u32)) -> u32 {
     let problem = match api.dial(&pod, port, said).await {
         Ok(mut answer) => loop {
             match answer.frame().await {

@@ -30,8 +30,7 @@ use crate::object::stream::{ERROR, FRAME_MAX, Frame, RESIZE, STDERR, STDIN, STDO
 const WEBSOCKET: [&str; 5] =
     ["v5.channel.k8s.io", "v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
 /// What the streams of SPDY may mean, the best first. Version 5 adds nothing to 4 there.
-const SPDY: [&str; 5] =
-    ["v4.channel.k8s.io", "v5.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
+const SPDY: [&str; 5] = ["v4.channel.k8s.io", "v5.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
 /// Frames that may wait for a slow agent: then the client waits.
 const WAITING: usize = 16;
 /// How often an idle session is kept awake, for the boxes in between.

@@ -339,7 +339,8 @@ pub(super) fn no_ephemeral(c: &mut Causes, at: &str, spec: &Value, why: &str) {
 /// Which ephemeral containers a pod may have after those that it had: more of them.
 pub(super) fn ephemeral(c: &mut Causes, old: &Value, new: &Value) {
     let at = "spec.ephemeralContainers";
-    let named = |spec: &Value, name: &str| list(&spec["ephemeralContainers"]).map(|(_, e)| e).find(|e| e["name"] == name).cloned();
+    let named =
+        |spec: &Value, name: &str| list(&spec["ephemeralContainers"]).map(|(_, e)| e).find(|e| e["name"] == name).cloned();
     for (_, was) in list(&old["ephemeralContainers"]) {
         let name = text(&was["name"]);
         match named(new, name) {
@@ -359,7 +360,16 @@ pub(super) fn ephemeral(c: &mut Causes, old: &Value, new: &Value) {
     for (i, entry) in list(&new["ephemeralContainers"]) {
         let at = format!("{at}[{i}]");
         container(c, &at, entry, Role::Main, &mut shared);
-        for field in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resources", "resizePolicy", "restartPolicy"] {
+        for field in [
+            "ports",
+            "livenessProbe",
+            "readinessProbe",
+            "startupProbe",
+            "lifecycle",
+            "resources",
+            "resizePolicy",
+            "restartPolicy",
+        ] {
             let empty = match &entry[field] {
                 Value::Object(fields) => fields.is_empty(),
                 Value::Array(items) => items.is_empty(),
