@@ -366,7 +366,7 @@ async fn a_decision_is_cheap_among_many_bindings() {
     }
     w.store.commit(txn).unwrap();
     let who = Identity::new("u7", &["team"]).authenticated();
-    let target = super::super::path::Route::parse("/api/v1/namespaces/shop/pods/x").unwrap();
+    let target = super::super::path::Route::parse("/api/v1/namespaces/shop/pods/x", &crate::object::Kind::of_path).unwrap();
     let super::super::path::Route::Objects(target) = target else { panic!() };
     let decide = || w.api.authorize(&who, super::super::auth::Verb::Get, &target, &Default::default()).is_ok();
     assert!(decide());
