@@ -18,6 +18,9 @@ use crate::object::admit::{Coerce, ShapeKind, Step, shape, show_path};
 
 /// The largest body, in bytes: Kubernetes' own limit. It is checked while reading, before anything is parsed.
 pub(super) const BODY_MAX: usize = 3 << 20;
+/// How deep an object may be nested. Kubernetes' own types need about fifteen levels. Bodies are bounded while they are parsed, but each
+/// patch could add to what is there, until the stored object could no longer be read.
+const DEPTH_MAX: usize = 64;
 /// How long a client may take to send a body.
 const BODY_TIME: Duration = Duration::from_secs(60);
 
@@ -217,6 +220,9 @@ pub(super) fn conform(
     if !value.is_object() {
         return Err(fault("it is not an object"));
     }
+    if deeper(value, DEPTH_MAX) {
+        return Err(fault(&format!("it is nested deeper than {DEPTH_MAX}")));
+    }
     let problems = shape(kind, value, Coerce::Json);
     // What is missing is the business of validation, which has Kubernetes' words for it.
     if let Some(wrong) = problems.iter().find(|p| p.kind == ShapeKind::WrongType) {
@@ -232,6 +238,15 @@ pub(super) fn conform(
         Validation::Strict if !words.is_empty() => Err(fault(&format!("strict decoding error: {}", words.join(", ")))),
         Validation::Warn => Ok(words),
         _ => Ok(Vec::new()),
+    }
+}
+
+/// Whether a tree has more levels than this.
+fn deeper(value: &Value, levels: usize) -> bool {
+    match value {
+        Value::Object(fields) => levels == 0 || fields.values().any(|v| deeper(v, levels - 1)),
+        Value::Array(items) => levels == 0 || items.iter().any(|v| deeper(v, levels - 1)),
+        _ => false,
     }
 }
 
