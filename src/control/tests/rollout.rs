@@ -194,22 +194,20 @@ fn what_is_scaled_in_the_middle_of_a_rollout_that_cannot_finish_still_follows_th
     let rolling = |surge, unavailable| json!({"rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}});
     let recreate = json!({"type": "Recreate"});
     let mut left_behind = String::new();
-    for first in [rolling(json!(1), json!(0)), rolling(json!(0), json!(1)), rolling(json!("50%"), json!(0))] {
-        for (before, after, last) in (1..=4).flat_map(|b| (1..=4).flat_map(move |a| [false, true].map(move |last| (b, a, last))))
-        {
-            let last = if last { recreate.clone() } else { first.clone() };
+    let sizes = || 1..=4;
+    for rolling in [rolling(json!(1), json!(0)), rolling(json!("50%"), json!(0))] {
+        for (first, second, third) in sizes().flat_map(|a| sizes().flat_map(move |b| sizes().map(move |c| (a, b, c)))) {
             let mut world = three_nodes();
             world.broken.push("web:2".into());
-            world.deployment("web", before, "web:1", json!({"strategy": first}));
-            world.settle();
-            world.deployment("web", before, "web:2", json!({"strategy": first}));
-            world.settle();
-            world.deployment("web", after, "web:2", json!({"strategy": first}));
-            world.settle();
-            world.deployment("web", before, "web:3", json!({"strategy": last}));
-            world.settle();
-            if !world.show().contains(&format!("{before}/{before} updated {before} ready {before} available {before}")) {
-                left_behind += &format!("{first} from {before} to {after} and back with {last}\n{}", world.show());
+            let last = if first == third { &recreate } else { &rolling };
+            for (replicas, image, strategy) in
+                [(first, "web:1", &rolling), (first, "web:2", &rolling), (second, "web:2", &rolling), (third, "web:3", last)]
+            {
+                world.deployment("web", replicas, image, json!({"strategy": strategy}));
+                world.settle();
+            }
+            if !world.show().contains(&format!("{third}/{third} updated {third} ready {third} available {third}")) {
+                left_behind += &format!("{rolling} from {first} to {second} to {third}\n{}", world.show());
             }
         }
     }

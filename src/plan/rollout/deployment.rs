@@ -400,8 +400,26 @@ impl<'a> Work<'a> {
     /// One move of a rolling update.
     fn roll(&mut self) {
         self.ensure_new();
+        self.ask_for_what_stays();
         if !self.grow_new() && !self.shrink_old() && self.complete() {
             self.forget_old();
+        }
+    }
+
+    /// What a replica set was asked to give up and cannot, because other pods broke meanwhile, it is asked for again. Else those pods
+    /// would count as gone, and the broken ones would be kept in their place for ever.
+    fn ask_for_what_stays(&mut self) {
+        let serving: i32 = self.sets.iter().map(|s| s.available).sum();
+        let mut spare = (serving - self.least()).max(0);
+        for index in self.old() {
+            let set = &self.sets[index];
+            let excess = (set.available - set.replicas).max(0);
+            let going = excess.min(spare);
+            spare -= going;
+            if going < excess {
+                let size = set.replicas + excess - going;
+                self.set_size(index, size);
+            }
         }
     }
 
