@@ -385,29 +385,6 @@ impl Cluster {
         command.args(args).env("KUBECONFIG", self.kubeconfig()).env("HOME", &self.dir).stdin(Stdio::null());
         command
     }
-    /// A command in a terminal of its own, which is typed these lines: what the terminal shows, and the exit code.
-    pub(crate) fn in_a_terminal(&self, kubectl: &Path, args: &[&str], typed: &str) -> (String, i32) {
-        let quoted: Vec<String> = args.iter().map(|word| format!("'{word}'")).collect();
-        let line = format!("stty rows 24 cols 80; exec {} {}", kubectl.display(), quoted.join(" "));
-        let mut command = self.command("script".as_ref(), &["-qefc", &line, "/dev/null"]);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script is installed");
-        let mut input = child.stdin.take().unwrap();
-        let typed = typed.to_owned();
-        // As slowly as a person: what is typed before the other side listens is lost.
-        let typing = std::thread::spawn(move || {
-            use std::io::Write;
-            for line in typed.lines() {
-                std::thread::sleep(Duration::from_secs(3));
-                if input.write_all(format!("{line}\n").as_bytes()).is_err() {
-                    break;
-                }
-            }
-            input
-        });
-        let out = child.wait_with_output().unwrap();
-        drop(typing.join().unwrap());
-        (text(&out.stdout), out.status.code().unwrap_or(-1))
-    }
     /// What kubectl gets, as JSON.
     pub(crate) fn json(&self, args: &[&str]) -> Value {
         let out = self.try_kubectl(&[args, &["-o", "json"]].concat());

@@ -32,6 +32,8 @@ impl super::Client for Client {
         loop {
             let bytes = match self.socket.recv().await? {
                 Ok(Message::Binary(bytes)) => bytes,
+                // The Python client sends what it was given as text in a text message.
+                Ok(Message::Text(text)) => text.into(),
                 Ok(Message::Close(_)) | Err(_) => return None,
                 Ok(_) => continue,
             };
