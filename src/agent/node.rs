@@ -16,6 +16,7 @@ use crate::client::{Client, Error};
 use crate::clock;
 use crate::docker::Info;
 use crate::object::quantity::Quantity;
+use crate::object::time;
 
 /// Where the leases of nodes are.
 const LEASES: &str = "kube-node-lease";
@@ -107,7 +108,7 @@ impl Host {
             "spec": {
                 "holderIdentity": self.node,
                 "leaseDurationSeconds": self.options.lease.as_secs().max(1),
-                "renewTime": micro(),
+                "renewTime": time::micros(clock::now()),
             },
         });
         match client.merge_patch::<Lease>(LEASES, &self.node, None, &lease).await {
@@ -199,11 +200,6 @@ impl Host {
 
 fn machine(path: &str) -> String {
     std::fs::read_to_string(path).map(|t| t.trim().to_owned()).unwrap_or_default()
-}
-
-fn micro() -> String {
-    let now = clock::now();
-    jiff::fmt::strtime::format("%Y-%m-%dT%H:%M:%S%.6fZ", now).unwrap_or_else(|_| now.to_string())
 }
 
 /// Whether what we want to say is what is there, but for the time at which it was said.

@@ -22,7 +22,8 @@ use super::auth::{Identity, LEASE_NAMESPACE, NODES, Why};
 use super::authn::Peer;
 use super::path::Target;
 use super::review::user_info;
-use super::{Api, new_uid, stamp_micro};
+use super::{Api, new_uid};
+use crate::object::time;
 
 /// Lines that may wait for the disk. Then requests wait too.
 const WAITING: usize = 4096;
@@ -238,7 +239,7 @@ impl Api {
             "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata", "auditID": new_uid(),
             "requestURI": shortened(&without_tokens(uri)),
             "verb": request.method().as_str().to_ascii_lowercase(), "user": {},
-            "requestReceivedTimestamp": stamp_micro(received),
+            "requestReceivedTimestamp": time::micros(received),
         });
         if let Some(agent) = agent {
             head["userAgent"] = shortened(&agent).into();
@@ -351,7 +352,7 @@ fn reference(target: &Target) -> Value {
 
 fn line(mut event: Value, stage: &str, received: Timestamp, now: Timestamp) -> String {
     event["stage"] = stage.into();
-    event["stageTimestamp"] = stamp_micro(now).into();
+    event["stageTimestamp"] = time::micros(now).into();
     let took = now.duration_since(received).as_secs_f64() * 1000.0;
     event["annotations"]["apiserver.latency.k8s.io/total"] = format!("{took:.3}ms").into();
     let mut text = event.to_string();

@@ -315,16 +315,6 @@ impl Api {
     }
 }
 
-/// A time as Kubernetes writes it: whole seconds.
-fn stamp(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
-/// A time with microseconds.
-fn stamp_micro(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
-}
-
 /// A new uid: a version 4 UUID from the operating system's random numbers.
 fn new_uid() -> String {
     let mut bytes = [0u8; 16];

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::auth::{Attributes, Identity, What};
 use super::failure::{Failure, json_response};
-use super::{Api, body, stamp};
+use super::{Api, body};
+use crate::object::time;
 
 /// A kind of review.
 #[derive(Debug, PartialEq)]
@@ -112,7 +113,7 @@ impl Api {
             value["metadata"] = json!({});
         }
         value["metadata"]["creationTimestamp"] =
-            if review.kind == "SelfSubjectReview" { stamp(self.now()).into() } else { Value::Null };
+            if review.kind == "SelfSubjectReview" { time::seconds(self.now()).into() } else { Value::Null };
         Ok(json_response(201, &value))
     }
 

@@ -19,9 +19,9 @@ use super::failure::Failure;
 use super::path::Target;
 use super::review::user_info;
 use super::write::{Ask, Next};
-use super::{Api, body, stamp};
-use crate::object::patch;
+use super::{Api, body};
 use crate::object::{Draft, Kind, Object, kind_of};
+use crate::object::{patch, time};
 
 /// For people and machines that speak to the API.
 const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
@@ -162,7 +162,7 @@ impl Api {
     }
 
     fn dated(&self, mut conditions: Value) -> Value {
-        let now = stamp(self.now());
+        let now = time::seconds(self.now());
         for condition in conditions.as_array_mut().into_iter().flatten().filter(|c| c.is_object()) {
             for field in ["lastUpdateTime", "lastTransitionTime"] {
                 if condition[field].is_null() {

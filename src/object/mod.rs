@@ -23,6 +23,7 @@ pub mod schema;
 pub mod selector;
 pub mod source;
 pub mod stream;
+pub mod time;
 
 #[cfg(test)]
 mod robust;

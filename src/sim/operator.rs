@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::gitops::{root, status};
 use super::world::{Event, ROOT, World};
 use crate::object::ours::{Application, Release, SYSTEM_NAMESPACE};
-use crate::object::{Key, kind_of};
+use crate::object::{Key, kind_of, time};
 
 /// How often somebody does something by hand, in seconds.
 const EVERY: (u64, u64) = (40, 300);
@@ -44,7 +44,7 @@ impl World {
         let expires = self.dice.chance(300).then(|| self.now + self.dice.seconds(30, 200));
         let mut pin = json!({"release": release, "reason": "because"});
         if let Some(expires) = expires {
-            pin["expires"] = expires.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into();
+            pin["expires"] = time::seconds(expires).into();
         }
         self.say("people", || format!("pin {pin}"));
         self.reach("pin");
@@ -54,14 +54,9 @@ impl World {
         self.after(wait, Event::Unpin);
     }
 
-    /// Somebody ends the pin; tries again if nobody answers.
+    /// Somebody ends the pin.
     pub(super) fn unpin(&mut self) {
-        self.say("people", || "unpin".to_owned());
-        self.edit_root(|spec| drop_field(spec, "pin"));
-        if self.server.is_none() {
-            let wait = self.dice.seconds(1, 20);
-            self.after(wait, Event::Unpin);
-        }
+        self.withdraw("unpin", "pin", Event::Unpin);
     }
 
     fn suspend(&mut self) {
@@ -72,13 +67,18 @@ impl World {
         self.after(wait, Event::Resume);
     }
 
-    /// Somebody ends the pause; tries again if nobody answers.
+    /// Somebody ends the pause.
     pub(super) fn resume(&mut self) {
-        self.say("people", || "resume".to_owned());
-        self.edit_root(|spec| drop_field(spec, "suspend"));
+        self.withdraw("resume", "suspend", Event::Resume);
+    }
+
+    /// Takes a wish back; tries again if nobody answers.
+    fn withdraw(&mut self, word: &str, field: &str, again: Event) {
+        self.say("people", || word.to_owned());
+        self.edit_root(|spec| drop_field(spec, field));
         if self.server.is_none() {
             let wait = self.dice.seconds(1, 20);
-            self.after(wait, Event::Resume);
+            self.after(wait, again);
         }
     }
 

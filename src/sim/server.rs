@@ -18,7 +18,7 @@ use crate::control::release::ReleaseLoop;
 use crate::control::{self, Context, Ids, Loop, Next};
 use crate::object::admit::{self, DeleteOptions, Deletion, Stamp};
 use crate::object::patch::merge_patch;
-use crate::object::{Draft, Key, Kind, Object, Revision, kind_of};
+use crate::object::{Draft, Key, Kind, Object, Revision, kind_of, time};
 use crate::store::engine::memory::Disk;
 use crate::store::{Conflict, OpenError, Stepped, Store, Txn};
 
@@ -203,7 +203,7 @@ impl Server {
             "allocatable": {"cpu": cpus.to_string(), "memory": memory.to_string(), "pods": "110"},
             "addresses": [{"type": "InternalIP", "address": "198.51.100.1"}],
             "conditions": [{"type": "Ready", "status": ready, "reason": reason, "message": "",
-                "lastHeartbeatTime": stamp(now), "lastTransitionTime": stamp(now)}],
+                "lastHeartbeatTime": time::seconds(now), "lastTransitionTime": time::seconds(now)}],
         });
         // A refusal or a conflict is for the next sign of life.
         let _ = match self.store.get(&key) {
@@ -219,17 +219,12 @@ impl Server {
         };
         let lease = json!({
             "metadata": {"namespace": control::node::LEASES, "name": node},
-            "spec": {"holderIdentity": node, "leaseDurationSeconds": 40, "renewTime": now.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()},
+            "spec": {"holderIdentity": node, "leaseDurationSeconds": 40, "renewTime": time::micros(now)},
         });
         let mut txn = Txn::new();
         txn.put(Draft::new(kind_of::<Lease>(), lease));
         let _ = self.store.commit(txn);
     }
-}
-
-/// A time as Kubernetes writes it.
-fn stamp(now: Timestamp) -> String {
-    now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// Ends a chain of calls.

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Cluster, skip, text};
+use crate::support::{Cluster, old_kubectl, text};
 
 /// How long `$~` asks.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -63,17 +63,12 @@ impl Kubectl {
         let minor = said["clientVersion"]["minor"].as_str()?.trim_end_matches('+').parse().ok()?;
         Some(Kubectl { path, minor })
     }
+
     /// The one on the PATH and the older one, newest first.
     fn all(test: &str) -> Vec<Kubectl> {
         let here = Kubectl::at("kubectl".into()).expect("kubectl is installed");
-        let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/kubernetes-client/usr/bin/kubectl");
-        match Kubectl::at(tools).filter(|old| old.minor != here.minor) {
-            Some(old) => vec![here, old],
-            None => {
-                skip(&format!("{test}, with an older kubectl"), "target/tools holds none (make test fetches it)");
-                vec![here]
-            }
-        }
+        let old = old_kubectl(test).and_then(Kubectl::at);
+        std::iter::once(here).chain(old).collect()
     }
 }
 
@@ -110,8 +105,7 @@ impl Teller<'_> {
             Step::File { name, content } => {
                 let path = self.home().join(name);
                 std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-                let known = |text: String, (name, value): (&String, &String)| text.replace(&format!("${name}"), value);
-                std::fs::write(path, self.names.iter().fold(content.clone(), known)).unwrap();
+                std::fs::write(path, self.filled_in(content)).unwrap();
             }
             Step::Let { name, command } => {
                 let (code, said) = self.run(command);
@@ -125,9 +119,7 @@ impl Teller<'_> {
                 if since.is_some_and(|s| !s.admits(self.kubectl.minor)) {
                     return Ok(());
                 }
-                let known =
-                    |line: &String| self.names.iter().fold(line.clone(), |l, (n, value)| l.replace(&format!("${n}"), value));
-                let expected: Vec<String> = expected.iter().map(known).collect();
+                let expected: Vec<String> = expected.iter().map(|line| self.filled_in(line)).collect();
                 let end = Instant::now() + if *again { PATIENCE } else { Duration::ZERO };
                 loop {
                     let (got, said) = self.run(command);
@@ -149,6 +141,12 @@ impl Teller<'_> {
         }
         Ok(())
     }
+
+    /// A text with the values of the names that are known by now.
+    fn filled_in(&self, text: &str) -> String {
+        self.names.iter().fold(text.to_owned(), |text, (name, value)| text.replace(&format!("${name}"), value))
+    }
+
     /// The exit code, and what was printed: data first, then talk.
     fn run(&self, command: &str) -> (i32, String) {
         let mut words = split(command, &self.names);
@@ -177,6 +175,7 @@ impl Teller<'_> {
             .unwrap_or_else(|e| panic!("{command}: {e}"));
         (out.status.code().unwrap_or(-1), text(&out.stdout) + &text(&out.stderr))
     }
+
     /// Where files are written and commands run. One for each kubectl: they cache what they discover there.
     fn home(&self) -> &Path {
         &self.cluster.dir

@@ -14,7 +14,7 @@ use super::{Answer, Ask, Call, ConfigRef, Heart, ServerError, Slot, TokenRef, Vo
 use crate::plan::pod::env::{self, Sources, Values};
 use crate::plan::pod::memory;
 use crate::plan::pod::volume::TokenWish;
-use crate::plan::pod::{spec, status, volume};
+use crate::plan::pod::{spec, volume};
 
 /// How often what volumes show is read anew, in seconds. Kubernetes takes about as long.
 const REFRESH: i64 = 60;
@@ -158,16 +158,7 @@ impl Heart {
         let token = |wish: &TokenWish| -> Option<&Values> {
             self.configs.known.get(&token_ref(&entry.pod, wish.clone()))?.values.as_deref()
         };
-        let seen = self.engine.seen(uid);
-        let view = crate::plan::pod::View {
-            pod: &entry.pod,
-            seen: &seen,
-            node_ip: &self.settings.node_ip,
-            booted_at: self.settings.booted_at,
-            may_start: true,
-            now: self.now,
-        };
-        let address = status::address(&view, &entry.memory);
+        let address = self.address(uid);
         let sources = Sources {
             config_map: &|name| find(false, name),
             secret: &|name| find(true, name),

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::docker::{EngineError, Operation, Outcome};
-use crate::plan::pod::Memory;
 use crate::plan::pod::volume::TokenWish;
+use crate::plan::pod::{Memory, Seen, View};
 
 /// How long the driver waits for a look at the engine before it says that the outcome is unknown: a daemon that hangs has to be noticed
 /// within twenty seconds (F23), and the list that notices it comes every ten.
@@ -46,6 +46,13 @@ pub struct Settings {
     pub memory: u64,
     /// When the host was started, if it says.
     pub booted_at: Option<Timestamp>,
+}
+
+impl Settings {
+    /// What a decision about a pod that may start things is made from.
+    pub(super) fn view<'a>(&'a self, pod: &'a Pod, seen: &'a Seen, now: Timestamp) -> View<'a> {
+        View { pod, seen, node_ip: &self.node_ip, booted_at: self.booted_at, may_start: true, now }
+    }
 }
 
 /// What is on disk when an agent starts.

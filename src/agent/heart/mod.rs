@@ -346,14 +346,8 @@ impl Heart {
         }
         let waited = now.duration_since(self.born) >= self.settings.server_wait;
         let seen = self.engine.seen(uid);
-        let view = View {
-            pod: &entry.pod,
-            seen: &seen,
-            node_ip: &self.settings.node_ip,
-            booted_at: self.settings.booted_at,
-            may_start: !dead && (self.synced || waited),
-            now,
-        };
+        let may_start = !dead && (self.synced || waited);
+        let view = View { may_start, ..self.settings.view(&entry.pod, &seen, now) };
         let decision = pod::next(&view, &mut entry.memory);
         let json = kept(&entry.memory);
         if json != entry.kept {

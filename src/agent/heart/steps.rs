@@ -10,7 +10,7 @@ use crate::docker::container::{PidMode, Status};
 use crate::docker::{ContainerState, EngineError, ImageState, Operation, Outcome, Outlook, Ran};
 use crate::plan::pod::memory::{Image, Trouble, Work as Progress};
 use crate::plan::pod::spec::PullPolicy;
-use crate::plan::pod::{HookKind, ProbeKind, View, backoff, env, probe, spec, status, volume};
+use crate::plan::pod::{HookKind, ProbeKind, backoff, env, probe, spec, status, volume};
 
 /// The longest wait before something that the engine refused is tried again, in seconds.
 const PAUSE_LONGEST: u32 = 15;
@@ -169,18 +169,10 @@ impl Heart {
         }
     }
 
-    fn address(&self, uid: &str) -> Option<String> {
+    pub(super) fn address(&self, uid: &str) -> Option<String> {
         let entry = self.pods.get(uid)?;
         let seen = self.engine.seen(uid);
-        let view = View {
-            pod: &entry.pod,
-            seen: &seen,
-            node_ip: &self.settings.node_ip,
-            booted_at: self.settings.booted_at,
-            may_start: true,
-            now: self.now,
-        };
-        status::address(&view, &entry.memory)
+        status::address(&self.settings.view(&entry.pod, &seen, self.now), &entry.memory)
     }
 
     fn hook(&mut self, uid: &str, container: &Container, id: &str, hook: &LifecycleHandler, seconds: i64) -> Option<Work> {
@@ -595,15 +587,7 @@ impl Heart {
         let now = self.now;
         let Some(entry) = self.pods.get_mut(uid) else { return };
         let pod = entry.pod.clone();
-        let view = View {
-            pod: &pod,
-            seen: &seen,
-            node_ip: &self.settings.node_ip,
-            booted_at: self.settings.booted_at,
-            may_start: true,
-            now,
-        };
-        entry.memory.demand_stop(&view, container, id, grace, why);
+        entry.memory.demand_stop(&self.settings.view(&pod, &seen, now), container, id, grace, why);
         self.dirty.insert(uid.to_owned());
     }
 }

@@ -101,10 +101,14 @@ fn environments(spec: &core::PodSpec) -> impl Iterator<Item = (&[core::EnvVar], 
     containers.chain(ephemeral).map(|(env, from)| (env.as_deref().unwrap_or(&[]), from.as_deref().unwrap_or(&[])))
 }
 
+/// What a volume is put together from.
+fn projections(volume: &core::Volume) -> impl Iterator<Item = &core::VolumeProjection> {
+    volume.projected.iter().flat_map(|p| p.sources.iter().flatten())
+}
+
 fn secrets(spec: &core::PodSpec) -> impl Iterator<Item = &str> {
     let volumes = spec.volumes.iter().flatten().flat_map(|volume| {
-        let projected = volume.projected.iter().flat_map(|p| p.sources.iter().flatten());
-        let projected = projected.filter_map(|source| source.secret.as_ref().map(|s| s.name.as_str()));
+        let projected = projections(volume).filter_map(|source| source.secret.as_ref().map(|s| s.name.as_str()));
         volume.secret.iter().filter_map(|s| s.secret_name.as_deref()).chain(projected)
     });
     let environment = environments(spec).flat_map(|(env, from)| {
@@ -118,8 +122,7 @@ fn secrets(spec: &core::PodSpec) -> impl Iterator<Item = &str> {
 
 fn config_maps(spec: &core::PodSpec) -> impl Iterator<Item = &str> {
     let volumes = spec.volumes.iter().flatten().flat_map(|volume| {
-        let projected = volume.projected.iter().flat_map(|p| p.sources.iter().flatten());
-        let projected = projected.filter_map(|source| source.config_map.as_ref().map(|s| s.name.as_str()));
+        let projected = projections(volume).filter_map(|source| source.config_map.as_ref().map(|s| s.name.as_str()));
         volume.config_map.iter().map(|s| s.name.as_str()).chain(projected)
     });
     let environment = environments(spec).flat_map(|(env, from)| {

@@ -17,7 +17,7 @@ use crate::api::auth::{Identity, Why};
 use crate::api::failure::{Failure, json_response};
 use crate::api::write::Ask;
 use crate::api::{Api, body, new_uid};
-use crate::object::{Key, Kind, Object, kind_of};
+use crate::object::{Key, Kind, Object, kind_of, time};
 
 /// The issuer of our tokens, and the audience of this API, unless the operator says otherwise.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -100,9 +100,9 @@ impl Api {
         let token = authority.accounts.sign(&claims).map_err(|e| Failure::internal(format!("{e:#}")))?;
         let mut answer = json!({
             "kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
-            "metadata": {"name": name, "namespace": namespace, "creationTimestamp": crate::api::stamp(now)},
+            "metadata": {"name": name, "namespace": namespace, "creationTimestamp": time::seconds(now)},
             "spec": {"audiences": audiences, "expirationSeconds": seconds},
-            "status": {"token": token, "expirationTimestamp": crate::api::stamp(expires)},
+            "status": {"token": token, "expirationTimestamp": time::seconds(expires)},
         });
         if let Some(bond) = &bond {
             answer["spec"]["boundObjectRef"] = spec["boundObjectRef"].clone();

@@ -447,9 +447,8 @@ fn refuse(kind: &'static Kind, value: &Value, causes: Vec<Cause>) -> Result<(), 
     Err(Refused { kind, name: value["metadata"]["name"].as_str().unwrap_or_default().to_owned(), causes })
 }
 
-/// Whole seconds in UTC, as Kubernetes writes times.
 fn time(at: Timestamp) -> Value {
-    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into()
+    crate::object::time::seconds(at).into()
 }
 
 fn seconds(count: i64) -> SignedDuration {

@@ -46,7 +46,7 @@ impl Manager {
             name: name.to_owned(),
             subresource: subresource.unwrap_or_default().to_owned(),
             api_version: kind.api_version(),
-            time: now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            time: crate::object::time::seconds(now),
             fields: Fields::default(),
         }
     }

@@ -129,8 +129,7 @@ fn build() -> Schemas {
             let text = builder.add(Form::Text(Text::Plain));
             if let Form::Struct(s) = &mut builder.forms[root.0 as usize] {
                 for name in ["apiVersion", "kind"] {
-                    s.fields.entry(name.to_owned()).or_insert(Field { of: text, required: false, fact: facts::PLAIN }).required =
-                        true;
+                    s.fields.entry(name.to_owned()).or_insert(Field { of: text, required: false, fact: facts::PLAIN });
                 }
             }
             (*kind, root)

@@ -193,11 +193,10 @@ impl Check<'_> {
                 }
             }
         }
-        for (name, field) in shape.fields.iter().filter(|(_, field)| field.required) {
-            // An object within an object (a claim in a StatefulSet) need not say what it is.
-            let understood =
-                path.parent.is_some() && ["apiVersion", "kind"].contains(&name.as_str()) && shape.fields.contains_key("metadata");
-            if !fields.contains_key(name) && !understood {
+        // A document says what it is; an object within one (a claim in a StatefulSet) need not.
+        let says = |name: &str| path.parent.is_none() && ["apiVersion", "kind"].contains(&name);
+        for (name, field) in shape.fields.iter().filter(|(name, field)| field.required || says(name)) {
+            if !fields.contains_key(name) {
                 self.problems.push(ShapeProblem {
                     path: Path { parent: Some(path), step: At::Field(name) }.steps(),
                     message: match field.of.form() {
