@@ -38,6 +38,8 @@ pub(super) struct Fleet {
     pub(super) renewed: AtomicU64,
     /// How often something had to be decided anew, because it had changed meanwhile.
     pub(super) conflicts: AtomicU64,
+    /// How often a status was given up.
+    pub(super) untold: AtomicU64,
     /// What went wrong last, if anything did.
     pub(super) trouble: Mutex<Option<String>>,
 }
@@ -129,7 +131,10 @@ impl Hollow {
                 }
                 Some(done) = work.next() => match done {
                     Done::Told(uid) => drop(pods.insert(uid, true)),
-                    Done::Untold(uid) => drop(pods.remove(&uid)),
+                    Done::Untold(uid) => {
+                        pods.remove(&uid);
+                        fleet.untold.fetch_add(1, Relaxed);
+                    }
                     Done::Well => {}
                 }
             }

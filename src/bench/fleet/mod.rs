@@ -68,9 +68,28 @@ pub(super) async fn run(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Resul
         watching: Default::default(),
         renewed: Default::default(),
         conflicts: Default::default(),
+        untold: Default::default(),
         trouble: Default::default(),
     });
     let mut sheet = Sheet::new(size, house.server)?;
+    let watcher = {
+        let (fleet, observer) = (fleet.clone(), observer.clone());
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(10)).await;
+                tracing::debug!(
+                    watching = fleet.watching.load(Relaxed),
+                    renewed = fleet.renewed.load(Relaxed),
+                    conflicts = fleet.conflicts.load(Relaxed),
+                    untold = fleet.untold.load(Relaxed),
+                    pods = observer.picture.lock().pods.len(),
+                    trouble = fleet.trouble.lock().as_deref(),
+                    "the fleet lives"
+                );
+            }
+        })
+    };
+    let _watcher = tokio_util::task::AbortOnDropHandle::new(watcher);
     let result = async {
         say(&format!("{} hosts join", size.hosts));
         let token = house.portolan(&["token", "create"]).await?;
