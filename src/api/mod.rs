@@ -260,7 +260,8 @@ impl Api {
             (&Method::DELETE, true) if target.kind.namespaced != target.namespace.is_empty() => Verb::DeleteCollection,
             _ => return Err(Failure::method_not_allowed()),
         };
-        let lasts = verb == Verb::Watch || matches!(target.subresource.as_str(), "log" | "exec" | "attach" | "portforward");
+        let lasts =
+            verb == Verb::Watch || matches!(target.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy");
         trail.target(target, verb.word(), lasts);
         let why = self.authorize(identity, verb, target, query)?;
         trail.allowed(&why);
@@ -282,6 +283,7 @@ impl Api {
             "portforward" if matches!(verb, Verb::Get | Verb::Create) => {
                 return self.port_forward(identity, target, query, parts).await;
             }
+            "proxy" => return self.proxy(identity, target, parts, body).await,
             _ => {}
         }
         let lane = if identity.host().is_some() { &self.inner.nodes } else { &self.inner.people };

@@ -9,6 +9,7 @@ mod certificates;
 mod ephemeral;
 mod joining;
 mod kinds;
+mod proxying;
 mod rights;
 mod sessions;
 mod tunnelling;
