@@ -705,10 +705,14 @@ fn a_sandbox_that_ended_unheard_is_no_fault_of_its_container() {
     world.pod("p", one("web:1"));
     world.run(3);
     let id = |world: &World, name: &str| world.machine.containers().find(|c| c.name.starts_with(name)).unwrap().id.to_owned();
-    let (sandbox, container) = (id(&world, "k8s_POD"), id(&world, "k8s_c"));
-    world.machine.strike(&container, End::Killed, world.now);
-    world.input(Input::Hint { container });
-    world.run(5);
+    // The first restart comes at once, the second has to wait.
+    for name in ["k8s_c_p_d_p_0", "k8s_c_p_d_p_1"] {
+        let container = id(&world, name);
+        world.machine.strike(&container, End::Killed, world.now);
+        world.input(Input::Hint { container });
+        world.run(2);
+    }
+    let sandbox = id(&world, "k8s_POD");
     // While the next attempt waits for its time, the sandbox ends, and the hint is lost.
     world.machine.strike(&sandbox, End::Killed, world.now);
     world.machine.take_history();
@@ -723,7 +727,7 @@ fn a_sandbox_that_ended_unheard_is_no_fault_of_its_container() {
     "#]],
     );
     let tries = world.log.matches("Engine(Start { id: ").count();
-    assert_eq!(tries, 5, "two sandboxes, and three starts, of which one failed: {}", world.log);
+    assert_eq!(tries, 6, "two sandboxes, and four starts, of which one failed: {}", world.log);
     assert!(!world.story.contains("Failed c"), "{}", world.story);
 }
 
