@@ -720,10 +720,10 @@ fn a_sandbox_that_ended_unheard_is_no_fault_of_its_container() {
     check(
         &world,
         expect![[r#"
-        p Running ready; c running restarts 1 after Error
+        p Running ready; c running restarts 2 after Error
           k8s_POD_p_d_p_1 runs
-          k8s_c_p_d_p_0 does not run
-          k8s_c_p_d_p_1 runs
+          k8s_c_p_d_p_1 does not run
+          k8s_c_p_d_p_2 runs
     "#]],
     );
     let tries = world.log.matches("Engine(Start { id: ").count();
