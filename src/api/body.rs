@@ -157,7 +157,9 @@ pub(super) fn yaml(bytes: &[u8]) -> Result<Parsed, Failure> {
         return Ok(parsed);
     }
     if far_too_deep(bytes) {
-        return Err(Failure::bad_request("the object provided is unrecognized: couldn't parse it as YAML: it is nested too deeply"));
+        return Err(Failure::bad_request(
+            "the object provided is unrecognized: couldn't parse it as YAML: it is nested too deeply",
+        ));
     }
     let value = serde_yaml::from_slice(bytes)
         .map_err(|e| Failure::bad_request(format!("the object provided is unrecognized: couldn't parse it as YAML: {e}")))?;
