@@ -301,10 +301,20 @@ impl Cluster {
             ok.then_some(())
         });
     }
+    /// The server's process id.
+    pub(crate) fn server_pid(&self) -> u32 {
+        self.server.as_ref().expect("the server runs").id()
+    }
     /// kill -9.
     pub(crate) fn kill_server(&mut self) {
         let mut child = self.server.take().expect("the server runs");
         child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    /// Asks the server to stop, and waits until it has.
+    pub(crate) fn stop_server(&mut self) {
+        let mut child = self.server.take().expect("the server runs");
+        run(Command::new("kill").args(["-TERM", &child.id().to_string()]));
         child.wait().unwrap();
     }
     /// Starts an agent on a Docker host, in its network.
