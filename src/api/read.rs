@@ -14,10 +14,10 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response};
 use serde_json::{Value, json};
 
-use super::Api;
 use super::failure::{Failure, bytes_response, json_response};
 use super::path::{Query, Target};
 use super::table::{self, Form, Include};
+use super::{Api, packed};
 use crate::object::selector::{FieldSelector, LabelSelector};
 use crate::object::{Key, Kind, Object, Revision};
 use crate::store::{Scope, View};
@@ -127,6 +127,13 @@ pub(super) struct Listing {
     remaining: Option<usize>,
 }
 
+impl Listing {
+    /// Objects that are stored nowhere.
+    pub(super) fn of(revision: Revision, objects: Vec<Arc<Object>>) -> Listing {
+        Listing { revision, objects, next: None, remaining: None }
+    }
+}
+
 impl Api {
     /// The newest state that may be shown, at least as new as `revision`.
     pub(super) async fn view_at_least(&self, revision: Revision) -> Result<View, Failure> {
@@ -182,6 +189,11 @@ impl Api {
         let form = Form::negotiate(headers, query)?;
         let selection = Selection::parse(target, query)?;
         let listing = self.listing(&selection, query).await?;
+        Ok(self.list_response(form, target.kind, listing))
+    }
+
+    /// Objects in the words of `kind` and in the form that the client wants.
+    pub(super) fn list_response(&self, form: Form, kind: &'static Kind, listing: Listing) -> Response<Body> {
         let mut metadata = json!({"resourceVersion": listing.revision.to_string()});
         if let Some(next) = &listing.next {
             metadata["continue"] = next.as_str().into();
@@ -191,19 +203,21 @@ impl Api {
         }
         match form {
             Form::Objects => {
-                let kind = target.kind;
                 let head = format!(
                     "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
                     kind.kind,
                     kind.api_version()
                 );
-                Ok(bytes_response(200, "application/json", splice(head, kind, listing.objects)))
+                let size = listing.objects.iter().map(|o| o.json().len() as u64).sum();
+                let mut response = bytes_response(200, "application/json", splice(head, kind, listing.objects));
+                packed::mark(&mut response, size);
+                response
             }
             Form::Table { version, include } => {
-                let mut table = table::head(target.kind, version, metadata, true);
+                let mut table = table::head(kind, version, metadata, true);
                 let now = self.now();
-                table["rows"] = listing.objects.iter().map(|o| table::row(target.kind, o, version, include, now)).collect();
-                Ok(bytes_response(200, &form.content_type(true), table.to_string()))
+                table["rows"] = listing.objects.iter().map(|o| table::row(kind, o, version, include, now)).collect();
+                bytes_response(200, &form.content_type(true), table.to_string())
             }
             Form::Metadata { version } => {
                 let items: Vec<Value> = listing.objects.iter().map(|o| table::partial(o.value(), version)).collect();
@@ -211,7 +225,7 @@ impl Api {
                     "kind": "PartialObjectMetadataList", "apiVersion": format!("meta.k8s.io/{version}"),
                     "metadata": metadata, "items": items,
                 });
-                Ok(bytes_response(200, &form.content_type(true), list.to_string()))
+                bytes_response(200, &form.content_type(true), list.to_string())
             }
         }
     }
@@ -310,7 +324,7 @@ impl Api {
             Form::Objects => json_response(code, &kind.show(value)),
             Form::Table { version, include } => {
                 let mut table = table::head(kind, version, json!({}), true);
-                let cells: Vec<Value> = kind.columns.iter().map(|c| (c.cell)(&value, self.now())).collect();
+                let cells = kind.cells(&value, self.now());
                 let mut row = json!({"cells": cells});
                 match include {
                     Include::None => {}
@@ -329,10 +343,12 @@ impl Api {
 
 /// An object's bytes in the words of `kind`: the stored ones, unless it is an alias.
 pub(super) fn shown(kind: &'static Kind, object: &Object) -> Bytes {
-    match kind.alias {
-        None => object.json().clone(),
-        Some(_) => kind.show(object.value()).to_string().into(),
-    }
+    let as_it_is = match (&kind.alias, kind.custom) {
+        (None, None) => true,
+        (Some(_), _) => false,
+        (None, Some(_)) => object.json().starts_with(format!("{{\"apiVersion\":\"{}\"", kind.api_version()).as_bytes()),
+    };
+    if as_it_is { object.json().clone() } else { kind.show(object.value()).to_string().into() }
 }
 
 /// A body out of stored bytes.

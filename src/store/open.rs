@@ -160,6 +160,11 @@ fn bring_up(mut engine: Box<dyn Engine>, writes: Writes) -> Result<(Inner, Write
     Ok((Inner::new(state, history, writes), writer))
 }
 
+/// What paths call the kind of a record: the second part of its own path.
+fn plural(id: &RecordId) -> &str {
+    id.path.split('/').nth(1).unwrap_or_default()
+}
+
 struct Replayed {
     state: View,
     history: History,
@@ -195,8 +200,8 @@ fn replay(loaded: Loaded) -> Result<Replayed, OpenError> {
         }
         for record in same {
             let named = || format!("record {} of revision {revision}", record.id.path);
-            let object =
-                Object::from_json(record.json.clone()).map_err(|e| damaged(format!("{} cannot be read: {e}", named())))?;
+            let object = Object::from_json(record.json.clone(), plural(&record.id))
+                .map_err(|e| damaged(format!("{} cannot be read: {e}", named())))?;
             if writer::id(&object.key, object.revision) != record.id {
                 return Err(damaged(format!("{} holds {object:?} instead", named())));
             }

@@ -12,6 +12,7 @@ mod query;
 mod session;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -86,15 +87,17 @@ pub enum Missing {
     Previous,
 }
 
-/// Keeps the stream to the server open until `stop`. `access` is asked for each connection, because certificates are renewed.
+/// Keeps the stream to the server open until `stop`. `access` is asked for each connection, because certificates are renewed. `ours` are
+/// the labels of this agent's containers.
 pub async fn run(
     access: impl Fn() -> Access + Send + Sync,
     node: &str,
     engine: Arc<dyn Engine>,
     lookup: Arc<dyn Lookup>,
+    ours: Vec<String>,
     stop: CancellationToken,
 ) {
-    let handler = Handler { engine, lookup };
+    let handler = Handler::new(engine, lookup, ours);
     let mut pause = PAUSES.0;
     let mut reported = String::new();
     while !stop.is_cancelled() {
@@ -174,9 +177,15 @@ type Body = UnsyncBoxBody<Bytes, BodyError>;
 pub(super) struct Handler {
     engine: Arc<dyn Engine>,
     lookup: Arc<dyn Lookup>,
+    usage: Arc<usage::Usage>,
 }
 
 impl Handler {
+    fn new(engine: Arc<dyn Engine>, lookup: Arc<dyn Lookup>, ours: Vec<String>) -> Self {
+        let usage = Arc::new(usage::Usage::new(engine.clone(), ours));
+        Handler { engine, lookup, usage }
+    }
+
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let (head, body) = request.into_parts();
         let parts: Vec<String> = head.uri.path().split('/').skip(1).map(query::decode).collect();
@@ -194,9 +203,16 @@ impl Handler {
                 self.sandbox(namespace, pod).await.map(|_| streamed("text/plain", futures_util::stream::empty()))
             }
             (&Method::POST, ["portForward", namespace, pod]) => self.forward(namespace, pod, &query, body).await,
+            (&Method::GET, ["usage"]) => self.used().await,
             _ => Err(Failure::new(StatusCode::NOT_FOUND, "the agent has nothing there")),
         };
         answered.unwrap_or_else(|failure| failure.response())
+    }
+
+    async fn used(&self) -> Result<Response<Body>, Failure> {
+        let used = self.usage.now().await.map_err(|error| Failure::of(&error, "measure this host"))?;
+        let body = Full::new(Bytes::from(used.to_string())).map_err(|never| match never {}).boxed_unsync();
+        Ok(Response::new(body))
     }
 
     async fn find(&self, namespace: &str, pod: &str, container: &str, previous: bool) -> Result<Found, Failure> {
