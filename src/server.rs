@@ -28,6 +28,7 @@ use crate::git::Mirrors;
 use crate::object::admit::{self, Stamp};
 use crate::object::ours::{Application, SYSTEM_NAMESPACE};
 use crate::object::{Key, kind_of};
+pub use crate::store::Retention;
 use crate::store::{ConflictKind, Store, Txn};
 use crate::{clock, store};
 
@@ -53,6 +54,8 @@ pub struct Options {
     pub path: Option<String>,
     /// Whether to keep everything in memory and nothing on disk but certificates: for tests and benchmarks.
     pub in_memory: bool,
+    /// How much of the past is kept for watches to go on from.
+    pub retention: Retention,
     /// What the loops may choose from.
     pub control: control::Options,
     /// Who the tokens of service accounts say has made them; [`ISSUER`] when empty.
@@ -74,6 +77,7 @@ impl Options {
             revision: None,
             path: None,
             in_memory: false,
+            retention: Retention::default(),
             control: control::Options::default(),
             issuer: ISSUER.to_owned(),
             oidc: None,
@@ -218,7 +222,7 @@ fn open_store(options: &Options) -> anyhow::Result<Store> {
     }
     let directory = options.data_dir.join("store");
     let engine = store::engine::fjall::open(&directory).with_context(|| format!("open the store in {}", directory.display()))?;
-    Store::open(engine).with_context(|| format!("read the store in {}", directory.display()))
+    Store::open_keeping(engine, options.retention).with_context(|| format!("read the store in {}", directory.display()))
 }
 
 /// What is there from the beginning: namespaces, and the root Application as the command line describes it.

@@ -42,9 +42,10 @@ pub(super) async fn run(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Resul
 }
 
 /// Linux counts CPU time for user space in hundredths of a second on every machine that Docker runs on.
-const TICKS_PER_SECOND: f64 = 100.0;
+pub(super) const TICKS_PER_SECOND: f64 = 100.0;
 
-fn ticks(pid: u32) -> Result<u64> {
+/// The CPU time of a process so far.
+pub(super) fn ticks(pid: u32) -> Result<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).context("read a process's times")?;
     // After the name in parentheses, which may hold anything, utime and stime are the 12th and 13th fields.
     let fields = stat.rsplit(')').next().context("its fields")?;
@@ -55,7 +56,8 @@ fn all_ticks(pids: &[u32]) -> Result<u64> {
     pids.iter().map(|pid| ticks(*pid)).sum()
 }
 
-fn resident(pid: u32) -> Result<f64> {
+/// The memory of a process, in MB.
+pub(super) fn resident(pid: u32) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("read a process's memory")?;
     let line = status.lines().find(|l| l.starts_with("VmRSS:")).context("its resident memory")?;
     let kb: f64 = line.split_whitespace().nth(1).context("a number")?.parse().context("a number")?;
