@@ -183,10 +183,10 @@ fn scale_of(kind: &Kind, object: &Object) -> Value {
     let (wished, real, selector) = scale_paths(kind);
     let at = |path: &str| path.split('.').try_fold(&value, |at, name| at.get(name));
     let mut status = json!({"replicas": at(real).and_then(Value::as_i64).unwrap_or(0)});
-    if kind.custom.is_some() {
-        if let Some(text) = selector.and_then(at).and_then(Value::as_str) {
-            status["selector"] = text.into();
-        }
+    if kind.custom.is_some()
+        && let Some(text) = selector.and_then(at).and_then(Value::as_str)
+    {
+        status["selector"] = text.into();
     }
     let selector = &value["spec"]["selector"];
     // The oldest of them only names labels.

@@ -67,7 +67,8 @@ impl Step {
             (Step::Where(path, wanted), Value::Array(items)) => {
                 let fits = |item: &&Value| match path.iter().try_fold(*item, |at, name| at.get(name)) {
                     Some(Value::String(text)) => text == wanted,
-                    Some(other @ (Value::Bool(_) | Value::Number(_))) => other.to_string() == *wanted,
+                    Some(Value::Bool(truth)) => wanted == if *truth { "true" } else { "false" },
+                    Some(Value::Number(number)) => number.to_string() == wanted.as_str(),
                     _ => false,
                 };
                 items.iter().filter(fits).collect()

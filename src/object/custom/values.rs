@@ -1,9 +1,9 @@
 //! Objects of defined kinds against their schema: defaults, and what is wrong, in Kubernetes' words.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use regex::Regex;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Version;
 use crate::object::admit::{Cause, names};
@@ -208,27 +208,18 @@ impl Check<'_> {
                 self.value(&schema["items"], item, &format!("{at}[{i}]"));
             }
         }
-        let identity: Option<Box<dyn Fn(&Value) -> Value>> = match schema["x-kubernetes-list-type"].as_str() {
-            Some("set") => Some(Box::new(Value::clone)),
-            Some("map") => {
-                let keys = schema["x-kubernetes-list-map-keys"].as_array().cloned().unwrap_or_default();
-                Some(Box::new(move |item| {
-                    keys.iter()
-                        .filter_map(Value::as_str)
-                        .map(|key| (key.to_owned(), item[key].clone()))
-                        .collect::<serde_json::Map<_, _>>()
-                        .into()
-                }))
-            }
+        let keys: Vec<&str> =
+            schema["x-kubernetes-list-map-keys"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let identity = |item: &Value| match schema["x-kubernetes-list-type"].as_str() {
+            Some("set") => Some(item.clone()),
+            Some("map") => Some(keys.iter().map(|key| ((*key).to_owned(), item[*key].clone())).collect::<Map<_, _>>().into()),
             _ => None,
         };
-        if let Some(identity) = identity {
-            let mut seen = std::collections::BTreeSet::new();
-            for (i, item) in items.iter().enumerate() {
-                let identity = identity(item);
-                if !seen.insert(identity.to_string()) {
-                    self.push(&format!("{at}[{i}]"), "FieldValueDuplicate", format!("Duplicate value: {identity}"));
-                }
+        let mut seen = BTreeSet::new();
+        for (i, item) in items.iter().enumerate() {
+            let Some(identity) = identity(item) else { return };
+            if !seen.insert(identity.to_string()) {
+                self.push(&format!("{at}[{i}]"), "FieldValueDuplicate", format!("Duplicate value: {identity}"));
             }
         }
     }
