@@ -255,6 +255,9 @@ impl Around for View {
     fn of_kind(&self, kind: &'static Kind) -> Vec<Arc<Object>> {
         self.list(kind).cloned().collect()
     }
+    fn object(&self, key: &Key) -> Option<Arc<Object>> {
+        self.get(key).cloned()
+    }
 }
 
 fn name_of(key: &Key) -> Name {
