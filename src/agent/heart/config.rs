@@ -19,6 +19,8 @@ use crate::plan::pod::{spec, volume};
 
 /// How often what volumes show is read anew, in seconds. Kubernetes takes about as long.
 const REFRESH: i64 = 60;
+/// The ConfigMap with the certificate of the authority, which pods are given with their tokens.
+const CERTIFICATE: &str = "kube-root-ca.crt";
 /// How long an absent ConfigMap is believed to be absent, in seconds.
 const ABSENT: i64 = 2;
 
@@ -36,6 +38,13 @@ struct Known {
     asking: Option<Timestamp>,
     /// When the newest request was made to which the server gave no answer.
     unanswered: Option<Timestamp>,
+}
+
+impl Known {
+    /// Whether the newest request was not answered.
+    fn is_away(&self) -> bool {
+        self.unanswered.is_some() && self.unanswered > self.at
+    }
 }
 
 impl Configs {
@@ -78,18 +87,22 @@ impl Heart {
     /// Whether everything that a pod refers to has been read, and not before `anew` where that matters. What has not is asked for. A
     /// token of before is as good as a new one.
     pub(super) fn configs_ready(&mut self, uid: &str, anew: Option<Timestamp>) -> bool {
-        let Some(first) = self.pods.get(uid).map(|e| e.since) else { return false };
+        let Some(entry) = self.pods.get(uid) else { return false };
+        let (first, given) = (entry.since, volume::given_tokens(&entry.pod));
         let mut ready = true;
         for config in self.config_refs(uid) {
             let since = if config.token.is_none() { anew.map_or(first, |at| at.max(first)) } else { first };
             let known = self.configs.known.entry(config.clone()).or_default();
             let fresh = match (known.at, &known.values) {
-                (Some(at), Some(_)) => at >= since,
+                // The certificate of the authority hardly ever changes, and every pod has it: it is read anew with the other volumes.
+                (Some(at), Some(_)) => at >= since || (config.token.is_none() && is_given(&config, &given)),
                 (Some(at), None) => self.now.duration_since(at) < SignedDuration::from_secs(ABSENT),
                 (None, _) => false,
             };
-            // While the server is away, what was read before has to do. That it was away once says nothing: it has to be asked first.
-            let good_enough = fresh || (known.unanswered.is_some_and(|at| at >= since) && known.values.is_some());
+            // While the server is away, what was read before has to do, and what nobody asked for comes later. That it was away once
+            // says nothing: it has to be asked first.
+            let away = known.unanswered.is_some_and(|at| at >= since);
+            let good_enough = fresh || (away && (known.values.is_some() || is_given(&config, &given)));
             ready &= good_enough;
             if !fresh && known.asking.is_none() {
                 known.asking = Some(self.now);
@@ -172,11 +185,16 @@ impl Heart {
         let token = |wish: &TokenWish| -> Option<&Values> {
             self.configs.known.get(&token_ref(&entry.pod, wish.clone()))?.values.as_deref()
         };
+        let given = volume::given_tokens(&entry.pod);
+        let missing = |config: &ConfigRef| self.configs.known.get(config).is_some_and(|k| k.is_away() && k.values.is_none());
+        let away = self.config_refs(uid).iter().any(|config| is_given(config, &given) && missing(config));
         let address = self.address(uid);
         let sources = Sources {
             config_map: &|name| find(false, name),
             secret: &|name| find(true, name),
             token: &token,
+            api: self.settings.api.as_ref().map(|(host, port)| (host.as_str(), port.as_str())),
+            away,
             node: &self.settings.node,
             node_ip: &self.settings.node_ip,
             pod_ip: address.as_deref(),
@@ -202,6 +220,14 @@ impl Heart {
             let ticket = self.act(Work::Volumes(Box::new(work)), Ask::Rewrite { uid: uid.to_owned() });
             self.occupy(uid, Slot::Volumes, ticket);
         }
+    }
+}
+
+/// Whether this is among what a pod was given without asking.
+fn is_given(config: &ConfigRef, given: &BTreeSet<TokenWish>) -> bool {
+    match &config.token {
+        Some(token) => given.contains(&token.wish),
+        None => !given.is_empty() && !config.secret && config.name == CERTIFICATE,
     }
 }
 
