@@ -161,9 +161,10 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let _end_all = own.clone().drop_guard();
     let tunnel = {
         let (node, engine, own) = (node.clone(), options.engine.clone(), own.clone());
+        let ours = translate::ours(&settings);
         let lookup = Arc::new(driver::HeartLookup(heart.clone()));
         let access = access.clone();
-        tokio::spawn(async move { tunnel::run(move || access.lock().clone(), &node, engine, lookup, own).await })
+        tokio::spawn(async move { tunnel::run(move || access.lock().clone(), &node, engine, lookup, ours, own).await })
     };
     let renewal = tokio::spawn(renew(known, home.identity(), clients, access));
     let host = node::Host { node, address, info, options: options.clone(), engine_answers: engine_answers.clone() };
