@@ -82,7 +82,8 @@ pub(super) fn real_clock(w: &World) {
 }
 
 /// What a host would serve on its end of the tunnel: logs say their path, exec echoes its input and ends with the code 7, ports echo until
-/// their input ends, except for port 8080, which speaks HTTP, 8443, which does so in TLS, and 81, where nobody listens, and pod `moved` is elsewhere.
+/// their input ends, except for port 8080, which speaks HTTP, 8443, which does so in TLS, and 81, where nobody listens, and pod `moved` is
+/// elsewhere.
 pub(super) async fn agent(w: &World, address: SocketAddr, name: &str, pair: &(String, String)) {
     agent_that(w, address, name, pair, |request| async move {
         let path = request.uri().to_string();
