@@ -26,6 +26,7 @@ use auth::{Right, Verb};
 use authority::Authority;
 use body::read;
 use failure::{Failure, bytes_response};
+use lane::Lane;
 use path::{Query, Route, Target};
 use tunnel::Tunnels;
 use write::Ask;
@@ -39,6 +40,7 @@ mod discovery;
 mod failure;
 mod impersonate;
 pub mod join;
+mod lane;
 pub mod listen;
 mod openapi;
 mod path;
@@ -64,11 +66,6 @@ pub use failure::Failure as ApiFailure;
 /// Tells the time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// How many requests are worked on at once, watches and streams not counted. More are told to come back: a queue that nobody bounds
-/// would cost memory and help nobody.
-const AT_ONCE: usize = 400;
-/// The same for agents, who have a lane of their own: a storm of other clients must not make hosts look dead (LV4).
-const AT_ONCE_NODES: usize = 400;
 /// How many exec, attach and port-forward sessions may be open at once. Each may hold a few hundred kilobytes.
 const SESSIONS: usize = 1000;
 
@@ -81,8 +78,9 @@ pub struct Api {
 struct Inner {
     store: Store,
     clock: Clock,
-    people: Semaphore,
-    nodes: Semaphore,
+    people: Lane,
+    /// Agents have a lane of their own: a storm of other clients must not make hosts look dead (LV4).
+    nodes: Lane,
     sessions: Arc<Semaphore>,
     authority: Option<Arc<Authority>>,
     tunnels: Tunnels,
@@ -128,7 +126,7 @@ impl Api {
         settings: Settings,
         stopping: CancellationToken,
     ) -> Self {
-        let (people, nodes) = (Semaphore::new(AT_ONCE), Semaphore::new(AT_ONCE_NODES));
+        let (people, nodes) = (Lane::default(), Lane::default());
         let (tunnels, rbac, memory) = (Tunnels::default(), Rbac::default(), authn::Memory::default());
         let sessions = Arc::new(Semaphore::new(SESSIONS));
         let inner = Inner { store, clock, people, nodes, sessions, authority, tunnels, rbac, memory, settings, stopping };
@@ -227,7 +225,7 @@ impl Api {
                 self.authorize_review(&identity, review, &namespace)?;
                 match parts.method {
                     Method::POST => {
-                        let _place = self.inner.people.try_acquire().map_err(|_| Failure::too_many())?;
+                        let _place = self.inner.people.enter().await?;
                         self.review(&identity, review, &namespace, &parts.headers, &read(body).await?).await
                     }
                     _ => Err(Failure::method_not_allowed()),
@@ -285,7 +283,7 @@ impl Api {
             _ => {}
         }
         let lane = if identity.host().is_some() { &self.inner.nodes } else { &self.inner.people };
-        let _place = lane.try_acquire().map_err(|_| Failure::too_many())?;
+        let _place = lane.enter().await?;
         let bytes = match verb {
             Verb::Get | Verb::List => Bytes::new(),
             _ => read(body).await?,
