@@ -1,4 +1,4 @@
-//! Planted mistakes, to prove that the simulated house would notice them.
+//! Planted mistakes, to prove that the simulated house and the API's tests would notice them.
 //!
 //! Each variant is a mistake that somebody could make, and stands at the place where it would be made, as `if mutant::on(...)`. In a
 //! build without tests and without the feature `mutants`, [`on`] is `false` at compile time and nothing is left of it.
@@ -50,11 +50,58 @@ pub enum Mutant {
     EarlyFarewell,
     /// The agent leaves the containers of pods that are gone.
     LeaveOrphans,
+    /// A watch says that it is complete before it has given everything.
+    EarlyBookmark,
+    /// A new watch gives what is not on disk yet, and then again.
+    EventBeforeSync,
+    /// A watcher that does not keep up loses what waited, and is not told.
+    SlowLosesSome,
+    /// A watch goes on one revision too late.
+    SkipOnResume,
+    /// What was compacted is left out, and nobody is told.
+    SilentCompaction,
+    /// The disk gets a transaction without its last write.
+    TornTransaction,
+    /// The writes of a transaction share a revision, so that nobody can go on between them.
+    SharedRevision,
+    /// A list shows what is not on disk.
+    UnsyncedRead,
+    /// An answer does not wait for the disk.
+    AnswerBeforeSync,
+    /// An object that leaves a selector just falls silent.
+    SilentLeave,
+    /// An object that leaves a selector is shown as it is now, not as it last matched.
+    LeaveAsItIs,
+    /// The next page of a list shows what is there now.
+    PageOfNow,
+    /// A page of a list repeats the last object of the page before.
+    PageOverlap,
     /// The agent says that its engine answers, whatever it does.
     TrustSilentEngine,
 }
 
-/// All of them.
+/// Those that the API's own tests look for (`api::tests::truth`): they concern what clients are told.
+pub const TOLD: &[Mutant] = &[
+    Mutant::BlindWrite,
+    Mutant::ReuseRevision,
+    Mutant::AckBeforeSync,
+    Mutant::LostEvent,
+    Mutant::EarlyBookmark,
+    Mutant::EventBeforeSync,
+    Mutant::SlowLosesSome,
+    Mutant::SkipOnResume,
+    Mutant::SilentCompaction,
+    Mutant::TornTransaction,
+    Mutant::SharedRevision,
+    Mutant::UnsyncedRead,
+    Mutant::AnswerBeforeSync,
+    Mutant::SilentLeave,
+    Mutant::LeaveAsItIs,
+    Mutant::PageOfNow,
+    Mutant::PageOverlap,
+];
+
+/// Those that the simulated house looks for.
 pub const ALL: &[Mutant] = &[
     Mutant::AckBeforeSync,
     Mutant::BlindWrite,

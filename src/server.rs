@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use base64::Engine as _;
@@ -28,9 +29,12 @@ use crate::git::Mirrors;
 use crate::object::admit::{self, Stamp};
 use crate::object::ours::{Application, SYSTEM_NAMESPACE};
 use crate::object::{Key, kind_of};
+pub use crate::store::Retention;
 use crate::store::{ConflictKind, Store, Txn};
 use crate::{clock, store};
 
+/// How long a typed object is kept at least: loops that look at the same version do so within milliseconds.
+const DECODED_FOR: Duration = Duration::from_secs(1);
 /// Namespaces that are always there.
 const NAMESPACES: [&str; 4] = ["default", "kube-system", auth::LEASE_NAMESPACE, SYSTEM_NAMESPACE];
 /// The name of the Application that the command line describes.
@@ -53,6 +57,8 @@ pub struct Options {
     pub path: Option<String>,
     /// Whether to keep everything in memory and nothing on disk but certificates: for tests and benchmarks.
     pub in_memory: bool,
+    /// How much of the past is kept for watches to go on from.
+    pub retention: Retention,
     /// What the loops may choose from.
     pub control: control::Options,
     /// Who the tokens of service accounts say has made them; [`ISSUER`] when empty.
@@ -74,6 +80,7 @@ impl Options {
             revision: None,
             path: None,
             in_memory: false,
+            retention: Retention::default(),
             control: control::Options::default(),
             issuer: ISSUER.to_owned(),
             oidc: None,
@@ -172,6 +179,7 @@ pub async fn start(options: Options, stop: CancellationToken) -> anyhow::Result<
     let chosen = control::Options { certificate: Some(authority.pem().to_owned()), ..options.control.clone() };
     let mut loops = control::loops(&chosen);
     loops.push(Box::new(ReleaseLoop::new(Box::new(Fetcher::new(mirrors)))));
+    tokio::spawn(let_go(stop.clone()));
     let loops = tokio::spawn(control::drive(loops, store.clone(), stop.clone().cancelled_owned()));
     tracing::info!(%address, "the server is ready");
     Ok(Server {
@@ -186,6 +194,14 @@ pub async fn start(options: Options, stop: CancellationToken) -> anyhow::Result<
         loops,
         stop,
     })
+}
+
+/// Lets typed objects go that nobody has asked for lately.
+async fn let_go(stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(DECODED_FOR);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        crate::object::decoded::age();
+    }
 }
 
 fn settings(options: &Options) -> anyhow::Result<Settings> {
@@ -218,7 +234,7 @@ fn open_store(options: &Options) -> anyhow::Result<Store> {
     }
     let directory = options.data_dir.join("store");
     let engine = store::engine::fjall::open(&directory).with_context(|| format!("open the store in {}", directory.display()))?;
-    Store::open(engine).with_context(|| format!("read the store in {}", directory.display()))
+    Store::open_keeping(engine, options.retention).with_context(|| format!("read the store in {}", directory.display()))
 }
 
 /// What is there from the beginning: namespaces, and the root Application as the command line describes it.

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::support::{Cluster, eventually, old_kubectl, text};
 
 fn cluster(manifests: &str) -> Cluster {
@@ -221,4 +223,30 @@ fn logs_with_every_flag() {
     assert!(why.contains("container \"c\" in pod \"missing\" is waiting to start: "), "{why}");
     let (good, out, err) = logs(&["-l", "app=missing", "--ignore-errors", "--prefix"]);
     assert!(good && out.contains("waiting to start"), "{out}{err}");
+}
+
+#[test]
+fn debug_adds_a_container_that_is_never_restarted() {
+    let cluster = cluster(&pod("web", &[("c", "")]));
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/web", "--timeout=30s"]);
+    cluster.kubectl(&["debug", "web", "--image=sim/tool:1", "--target=c", "-c", "look", "--", "exit", "4"]);
+    let status = eventually(30, "it has ended", || {
+        let pod = cluster.json(&["get", "pod", "web"]);
+        let status = pod["status"]["ephemeralContainerStatuses"][0].clone();
+        (!status["state"]["terminated"].is_null()).then_some(status)
+    });
+    assert_eq!((&status["name"], &status["state"]["terminated"]["exitCode"]), (&"look".into(), &4.into()));
+    cluster.kubectl(&["debug", "web", "--image=sim/tool:1", "-c", "again"]);
+    eventually(30, "the second runs", || {
+        let pod = cluster.json(&["get", "pod", "web"]);
+        (!pod["status"]["ephemeralContainerStatuses"][1]["state"]["running"].is_null()).then_some(())
+    });
+    let pod = cluster.json(&["get", "pod", "web"]);
+    assert_eq!(pod["status"]["ephemeralContainerStatuses"][0], status, "it was not started again");
+    assert_eq!(pod["status"]["containerStatuses"][0]["ready"], Value::Bool(true));
+    assert_eq!(pod["status"]["phase"], "Running");
+    assert!(cluster.kubectl(&["logs", "web", "-c", "again"]).contains("started"));
+    assert_eq!(cluster.kubectl(&["exec", "web", "-c", "again", "--", "echo", "hi"]), "hi\n");
+    let out = cluster.try_kubectl(&["debug", "web", "--image=sim/tool:1", "--target=nobody", "-c", "lost"]);
+    assert!(text(&out.stderr).contains("targetContainerName: Not found: \"nobody\""), "{}", text(&out.stderr));
 }

@@ -3,6 +3,7 @@
 
 mod clients;
 mod foresight;
+mod hostile;
 mod hosts;
 mod kinds;
 mod kubectl;
@@ -14,3 +15,4 @@ mod rejects;
 mod support;
 mod tidy;
 mod transcripts;
+mod truth;

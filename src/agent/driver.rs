@@ -432,6 +432,12 @@ impl Lookup for HeartLookup {
         });
         Box::pin(std::future::ready(found))
     }
+
+    fn pods(&self) -> Vec<Pod> {
+        let heart = self.0.lock();
+        let uids: Vec<&str> = heart.pods().collect();
+        uids.into_iter().filter_map(|uid| heart.whole(uid)).collect()
+    }
 }
 
 impl HeartLookup {

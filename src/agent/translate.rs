@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as TypedQuantity;
 
 use super::heart::Settings;
 use crate::docker::container::{Bind, IpcMode, NetworkMode, PidMode, PortBinding, Propagation, Protocol, Status, Tmpfs};
-use crate::docker::{ContainerSpec, ContainerState, RegistryAuth, Resources};
+use crate::docker::{ContainerSpec, ContainerState, RegistryAuth, Resources, is_about_network_of};
 use crate::mutant::{self, Mutant};
 use crate::object::quantity::Quantity;
 use crate::plan::pod::env::{self, Sources};
@@ -76,11 +76,14 @@ pub fn cell(settings: &Settings, state: &ContainerState) -> Option<(String, Cell
     }
     let uid = label(POD_UID)?;
     let name = label(CONTAINER)?;
+    let sandbox = label(SANDBOX).unwrap_or_default();
+    // Where only the sandbox was missing, the container was made and never tried.
+    let untried = state.status == Status::Created && is_about_network_of(&state.error, &sandbox);
     let cell = Cell {
         id: state.id.clone(),
         container: if label(TYPE)? == "podsandbox" { String::new() } else { name },
         attempt: label(ATTEMPT)?.parse().ok()?,
-        sandbox: label(SANDBOX).unwrap_or_default(),
+        sandbox,
         hash: label(HASH).unwrap_or_default(),
         state: match state.status {
             Status::Created => State::Created,
@@ -94,7 +97,7 @@ pub fn cell(settings: &Settings, state: &ContainerState) -> Option<(String, Cell
         finished_at: state.finished_at,
         exit_code: state.exit_code,
         oom_killed: state.oom_killed,
-        error: state.error.clone(),
+        error: if untried { String::new() } else { state.error.clone() },
         image: state.image.clone(),
         image_id: state.image_id.clone(),
         ip: state.ip.clone(),

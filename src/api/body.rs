@@ -18,6 +18,9 @@ use crate::object::admit::{Coerce, ShapeKind, Step, shape, show_path};
 
 /// The largest body, in bytes: Kubernetes' own limit. It is checked while reading, before anything is parsed.
 pub(super) const BODY_MAX: usize = 3 << 20;
+/// How deep an object may be nested. Kubernetes' own types need about fifteen levels. Bodies are bounded while they are parsed, but each
+/// patch could add to what is there, until the stored object could no longer be read.
+const DEPTH_MAX: usize = 64;
 /// How long a client may take to send a body.
 const BODY_TIME: Duration = Duration::from_secs(60);
 
@@ -123,12 +126,40 @@ pub(super) fn json(bytes: &[u8]) -> Result<Parsed, Failure> {
     Ok(Parsed { value, duplicates })
 }
 
+/// How many lists and maps may be open at once where brackets in texts are counted, too. What is deeper by far than anything with a
+/// meaning takes the parser of YAML the square of its depth.
+const YAML_DEPTH_MAX: usize = 1000;
+
+/// Whether a text has more brackets, or more `- - -` in a line, than [`YAML_DEPTH_MAX`].
+fn far_too_deep(bytes: &[u8]) -> bool {
+    let (mut open, mut in_line, mut at_start) = (0usize, 0usize, true);
+    for byte in bytes {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            b'\n' => (in_line, at_start) = (0, true),
+            b'-' | b'?' | b':' if at_start => in_line += 1,
+            b' ' | b'\t' | b'\r' => {}
+            _ => at_start = false,
+        }
+        if open > YAML_DEPTH_MAX || in_line > YAML_DEPTH_MAX {
+            return true;
+        }
+    }
+    false
+}
+
 /// Parses YAML. Aliases are bounded by serde_yaml, the size by [`BODY_MAX`].
 pub(super) fn yaml(bytes: &[u8]) -> Result<Parsed, Failure> {
     if bytes.first() == Some(&b'{')
         && let Ok(parsed) = json(bytes)
     {
         return Ok(parsed);
+    }
+    if far_too_deep(bytes) {
+        return Err(Failure::bad_request(
+            "the object provided is unrecognized: couldn't parse it as YAML: it is nested too deeply",
+        ));
     }
     let value = serde_yaml::from_slice(bytes)
         .map_err(|e| Failure::bad_request(format!("the object provided is unrecognized: couldn't parse it as YAML: {e}")))?;
@@ -217,6 +248,9 @@ pub(super) fn conform(
     if !value.is_object() {
         return Err(fault("it is not an object"));
     }
+    if deeper(value, DEPTH_MAX) {
+        return Err(fault(&format!("it is nested deeper than {DEPTH_MAX}")));
+    }
     let problems = shape(kind, value, Coerce::Json);
     // What is missing is the business of validation, which has Kubernetes' words for it.
     if let Some(wrong) = problems.iter().find(|p| p.kind == ShapeKind::WrongType) {
@@ -232,6 +266,15 @@ pub(super) fn conform(
         Validation::Strict if !words.is_empty() => Err(fault(&format!("strict decoding error: {}", words.join(", ")))),
         Validation::Warn => Ok(words),
         _ => Ok(Vec::new()),
+    }
+}
+
+/// Whether a tree has more levels than this.
+fn deeper(value: &Value, levels: usize) -> bool {
+    match value {
+        Value::Object(fields) => levels == 0 || fields.values().any(|v| deeper(v, levels - 1)),
+        Value::Array(items) => levels == 0 || items.iter().any(|v| deeper(v, levels - 1)),
+        _ => false,
     }
 }
 

@@ -28,6 +28,7 @@ fn subresource(kind: &Kind, name: &str) -> (&'static str, &'static str, String, 
         "exec" => ("", "v1", "PodExecOptions".to_owned(), &["create", "get"]),
         "attach" => ("", "v1", "PodAttachOptions".to_owned(), &["create", "get"]),
         "portforward" => ("", "v1", "PodPortForwardOptions".to_owned(), &["create", "get"]),
+        "proxy" => ("", "v1", format!("{}ProxyOptions", kind.kind), &["create", "delete", "get", "patch", "update"]),
         _ => (kind.group, kind.version, own(), &["get", "patch", "update"]),
     }
 }

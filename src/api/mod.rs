@@ -10,6 +10,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::store::Store;
 use audit::Trail;
 use auth::rbac::Rbac;
-use auth::{Right, Verb};
+use auth::{Right, Verb, Why};
 use authority::Authority;
 use body::read;
 use failure::{Failure, bytes_response};
@@ -88,6 +89,8 @@ struct Inner {
     memory: authn::Memory,
     settings: Settings,
     stopping: CancellationToken,
+    /// How often a watch that asked for bookmarks gets one.
+    bookmark_every: Duration,
 }
 
 /// What an operator may choose.
@@ -129,8 +132,17 @@ impl Api {
         let (people, nodes) = (Lane::default(), Lane::default());
         let (tunnels, rbac, memory) = (Tunnels::default(), Rbac::default(), authn::Memory::default());
         let sessions = Arc::new(Semaphore::new(SESSIONS));
-        let inner = Inner { store, clock, people, nodes, sessions, authority, tunnels, rbac, memory, settings, stopping };
+        let bookmark_every = watch::BOOKMARK_EVERY;
+        let inner =
+            Inner { store, clock, people, nodes, sessions, authority, tunnels, rbac, memory, settings, stopping, bookmark_every };
         Api { inner: Arc::new(inner) }
+    }
+
+    /// The same with a bookmark whenever a watch has nothing else to say after so long. Before the first clone.
+    #[cfg(test)]
+    fn with_bookmarks_every(mut self, time: Duration) -> Self {
+        Arc::get_mut(&mut self.inner).expect("nobody else has it yet").bookmark_every = time;
+        self
     }
 
     fn authority(&self) -> Option<&Authority> {
@@ -258,7 +270,8 @@ impl Api {
             (&Method::DELETE, true) if target.kind.namespaced != target.namespace.is_empty() => Verb::DeleteCollection,
             _ => return Err(Failure::method_not_allowed()),
         };
-        let lasts = verb == Verb::Watch || matches!(target.subresource.as_str(), "log" | "exec" | "attach" | "portforward");
+        let lasts =
+            verb == Verb::Watch || matches!(target.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy");
         trail.target(target, verb.word(), lasts);
         let why = self.authorize(identity, verb, target, query)?;
         trail.allowed(&why);
@@ -280,6 +293,7 @@ impl Api {
             "portforward" if matches!(verb, Verb::Get | Verb::Create) => {
                 return self.port_forward(identity, target, query, parts).await;
             }
+            "proxy" => return self.proxy(identity, target, parts, body).await,
             _ => {}
         }
         let lane = if identity.host().is_some() { &self.inner.nodes } else { &self.inner.people };
@@ -294,21 +308,30 @@ impl Api {
             (Verb::List, "") => self.list(target, query, headers).await,
             _ => {
                 let ask = Ask::new(identity, target, query, headers)?;
-                match (verb, target.subresource.as_str()) {
-                    (Verb::Create, "") => self.create(&ask, &bytes).await,
-                    (Verb::Update, "" | "status" | "ephemeralcontainers") => self.update(&ask, &bytes).await,
-                    (Verb::Patch, "" | "status" | "ephemeralcontainers") => self.patch(&ask, &bytes).await,
-                    (Verb::Delete, "") => self.delete(&ask, &bytes).await,
-                    (Verb::DeleteCollection, "") => self.delete_collection(&ask, &bytes).await,
-                    (_, "scale") => self.scale(&ask, verb, &bytes).await,
-                    (Verb::Create, "binding") => self.bind(&ask, &bytes).await,
-                    (Verb::Create, "token") => self.account_token(&ask, &why, &bytes).await,
-                    (Verb::Update | Verb::Patch, "approval") => self.approval(&ask, verb, &bytes).await,
-                    (Verb::Create, "eviction") => self.evict(&ask, &bytes).await,
-                    (Verb::Update, "finalize") => self.finalize(&ask, &bytes).await,
-                    _ => Err(Failure::method_not_allowed()),
+                let answer = self.write(&ask, verb, &why, &bytes).await;
+                if answer.is_err() || ask.options.dry_run {
+                    // Such an answer says what is there, too: "already exists". It must not speak of what a crash could take back.
+                    self.until_durable(self.store().revision()).await?;
                 }
+                answer
             }
+        }
+    }
+
+    async fn write(&self, ask: &Ask<'_>, verb: Verb, why: &Why, bytes: &Bytes) -> Result<Response<Body>, Failure> {
+        match (verb, ask.target.subresource.as_str()) {
+            (Verb::Create, "") => self.create(ask, bytes).await,
+            (Verb::Update, "" | "status" | "ephemeralcontainers") => self.update(ask, bytes).await,
+            (Verb::Patch, "" | "status" | "ephemeralcontainers") => self.patch(ask, bytes).await,
+            (Verb::Delete, "") => self.delete(ask, bytes).await,
+            (Verb::DeleteCollection, "") => self.delete_collection(ask, bytes).await,
+            (_, "scale") => self.scale(ask, verb, bytes).await,
+            (Verb::Create, "binding") => self.bind(ask, bytes).await,
+            (Verb::Create, "token") => self.account_token(ask, why, bytes).await,
+            (Verb::Update | Verb::Patch, "approval") => self.approval(ask, verb, bytes).await,
+            (Verb::Create, "eviction") => self.evict(ask, bytes).await,
+            (Verb::Update, "finalize") => self.finalize(ask, bytes).await,
+            _ => Err(Failure::method_not_allowed()),
         }
     }
 }

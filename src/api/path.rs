@@ -63,6 +63,8 @@ pub(super) struct Target {
 impl Route {
     /// Reads a path.
     pub(super) fn parse(path: &str) -> Result<Route, Failure> {
+        // What follows `/proxy` is for somebody else to read.
+        let path = beyond_proxy(path).map_or(path, |(own, _)| own);
         let trimmed = path.strip_prefix('/').unwrap_or(path);
         let trimmed = trimmed.strip_suffix('/').unwrap_or(trimmed);
         let mut parts = Vec::new();
@@ -95,6 +97,19 @@ impl Route {
             _ => Err(Failure::no_route()),
         }
     }
+}
+
+/// A path to what is behind a pod, a service or a node, cut after `/proxy`; what follows is as it came.
+pub(super) fn beyond_proxy(path: &str) -> Option<(&str, &str)> {
+    let place = path.strip_prefix("/api/v1/")?;
+    let slashes = match place.split('/').next()? {
+        "namespaces" => 4,
+        "nodes" => 2,
+        _ => return None,
+    };
+    let (slash, _) = place.match_indices('/').nth(slashes - 1)?;
+    let rest = place[slash..].strip_prefix("/proxy")?;
+    (rest.is_empty() || rest.starts_with('/')).then(|| path.split_at(path.len() - rest.len()))
 }
 
 fn target(group: &str, version: &str, rest: &[&str]) -> Result<Route, Failure> {
@@ -222,6 +237,12 @@ mod tests {
             ("/api/v1/pods", "pods ns= name= sub="),
             ("/api/v1/pods/web-1", "404 NotFound"),
             ("/api/v1/nodes/h1/status", "nodes ns= name=h1 sub=status"),
+            ("/api/v1/nodes/h1/proxy/healthz", "nodes ns= name=h1 sub=proxy"),
+            ("/api/v1/namespaces/shop/pods/http:web:80/proxy", "pods ns=shop name=http:web:80 sub=proxy"),
+            ("/api/v1/namespaces/shop/services/web/proxy/..//a%2fb/", "services ns=shop name=web sub=proxy"),
+            ("/api/v1/namespaces/shop/services/web/proxyx/a", "404 NotFound"),
+            ("/api/v1/namespaces/shop/secrets/web/proxy/a", "404 NotFound"),
+            ("/api/v1/namespaces/shop/pods/../proxy/a", "404 NotFound"),
             ("/api/v1/namespaces/shop/nodes/h1", "404 NotFound"),
             ("/apis/apps/v1/namespaces/shop/deployments/web/scale", "deployments.apps ns=shop name=web sub=scale"),
             ("/apis/apps/v1/namespaces/shop/deployments/web/log", "404 NotFound"),

@@ -18,6 +18,7 @@ use super::Api;
 use super::failure::{Failure, bytes_response, json_response};
 use super::path::{Query, Target};
 use super::table::{self, Form, Include};
+use crate::mutant::{self, Mutant};
 use crate::object::selector::{FieldSelector, LabelSelector};
 use crate::object::{Key, Kind, Object, Revision};
 use crate::store::{Scope, View};
@@ -145,6 +146,9 @@ impl Api {
     }
 
     pub(super) async fn until_durable(&self, revision: Revision) -> Result<(), Failure> {
+        if mutant::on(Mutant::AnswerBeforeSync) {
+            return Ok(());
+        }
         self.store().until_durable(revision).await.map_err(|e| Failure::unavailable(format!("the store has stopped: {e}")))
     }
 
@@ -189,31 +193,31 @@ impl Api {
         if let Some(remaining) = listing.remaining {
             metadata["remainingItemCount"] = remaining.into();
         }
-        match form {
+        let kind = target.kind;
+        let body = match form {
             Form::Objects => {
-                let kind = target.kind;
                 let head = format!(
                     "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
                     kind.kind,
                     kind.api_version()
                 );
-                Ok(bytes_response(200, "application/json", splice(head, kind, listing.objects)))
+                splice(head, listing.objects, move |object| shown(kind, object))
             }
             Form::Table { version, include } => {
-                let mut table = table::head(target.kind, version, metadata, true);
+                let mut head = table::head(kind, version, metadata, true).to_string();
+                // `rows` is the last of a table's fields.
+                head.truncate(head.len() - "]}".len());
                 let now = self.now();
-                table["rows"] = listing.objects.iter().map(|o| table::row(target.kind, o, version, include, now)).collect();
-                Ok(bytes_response(200, &form.content_type(true), table.to_string()))
+                splice(head, listing.objects, move |object| table::row(kind, object, version, include, now).to_string().into())
             }
             Form::Metadata { version } => {
-                let items: Vec<Value> = listing.objects.iter().map(|o| table::partial(o.value(), version)).collect();
-                let list = json!({
-                    "kind": "PartialObjectMetadataList", "apiVersion": format!("meta.k8s.io/{version}"),
-                    "metadata": metadata, "items": items,
-                });
-                Ok(bytes_response(200, &form.content_type(true), list.to_string()))
+                let head = format!(
+                    "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/{version}\",\"metadata\":{metadata},\"items\":["
+                );
+                splice(head, listing.objects, move |object| table::partial(object.value(), version).to_string().into())
             }
-        }
+        };
+        Ok(bytes_response(200, &form.content_type(true), body))
     }
 
     /// The selected objects: newest, not older than a revision, exactly at one, or the next page of an earlier list.
@@ -243,13 +247,15 @@ impl Api {
             })?),
             None => None,
         };
+        let past = past.filter(|_| !mutant::on(Mutant::PageOfNow));
         let (revision, mut objects) = match past.filter(|r| *r < view.revision()) {
             None => (view.revision(), selection.find(&view)),
             Some(revision) => (revision, self.past(selection, &view, revision)?),
         };
         if let Some(page) = &page {
             let after = (page.namespace.as_str(), page.name.as_str());
-            objects.retain(|o| (&*o.key.namespace, &*o.key.name) > after);
+            let again = |o: &Object| mutant::on(Mutant::PageOverlap) && (&*o.key.namespace, &*o.key.name) == after;
+            objects.retain(|o| (&*o.key.namespace, &*o.key.name) > after || again(o));
         }
         let rest = if limit > 0 { objects.len().saturating_sub(limit) } else { 0 };
         objects.truncate(objects.len() - rest);
@@ -335,31 +341,27 @@ pub(super) fn shown(kind: &'static Kind, object: &Object) -> Bytes {
     }
 }
 
-/// A body out of stored bytes.
-fn splice(head: String, kind: &'static Kind, objects: Vec<Arc<Object>>) -> Body {
-    let mut pieces = Some(head.into_bytes());
-    let mut objects = objects.into_iter().enumerate();
-    let mut done = false;
-    Body::from_stream(futures_util::stream::iter(std::iter::from_fn(move || {
-        if done {
-            return None;
+/// A list's body, made as it is sent: neither all of it at once in memory, nor others waiting until it is made.
+fn splice(head: String, objects: Vec<Arc<Object>>, each: impl Fn(&Object) -> Bytes + Send + 'static) -> Body {
+    // What is still to be sent, and whether an object was.
+    let begin = (Some((head, objects.into_iter(), each)), false);
+    Body::from_stream(futures_util::stream::unfold(begin, |(state, mut some)| async move {
+        let (head, mut objects, each) = state?;
+        if some {
+            tokio::task::yield_now().await;
         }
-        let mut piece = BytesMut::from(pieces.take().unwrap_or_default().as_slice());
+        let mut piece = BytesMut::from(head.as_bytes());
         while piece.len() < PIECE {
-            match objects.next() {
-                Some((index, object)) => {
-                    if index > 0 {
-                        piece.extend_from_slice(b",");
-                    }
-                    piece.extend_from_slice(&shown(kind, &object));
-                }
-                None => {
-                    piece.extend_from_slice(b"]}\n");
-                    done = true;
-                    break;
-                }
+            let Some(object) = objects.next() else {
+                piece.extend_from_slice(b"]}\n");
+                return Some((Ok::<Bytes, std::convert::Infallible>(piece.freeze()), (None, some)));
+            };
+            if some {
+                piece.extend_from_slice(b",");
             }
+            some = true;
+            piece.extend_from_slice(&each(&object));
         }
-        Some(Ok::<Bytes, std::convert::Infallible>(piece.freeze()))
-    })))
+        Some((Ok(piece.freeze()), (Some((String::new(), objects, each)), some)))
+    }))
 }

@@ -95,7 +95,9 @@ impl Api {
                     return Err(Failure::conflict(kind, &ask.target.name, &why));
                 }
                 value["spec"]["nodeName"] = node.into();
-                for (name, text) in binding["metadata"]["annotations"].as_object().into_iter().flatten() {
+                let given = binding["metadata"]["annotations"].as_object().into_iter().flatten();
+                // Anything else would make a pod that nobody can read.
+                for (name, text) in given.filter(|(_, text)| text.is_string()) {
                     value["metadata"]["annotations"][name] = text.clone();
                 }
                 let condition =
@@ -135,6 +137,10 @@ impl Api {
     pub(super) async fn finalize(&self, ask: &Ask<'_>, bytes: &Bytes) -> Result<Response<Body>, Failure> {
         let wanted = body::parse(ask.headers, bytes)?.value;
         let kind = ask.target.kind;
+        let texts = |list: &Value| list.is_null() || list.as_array().is_some_and(|l| l.iter().all(Value::is_string));
+        if !texts(&wanted["spec"]["finalizers"]) {
+            return Err(Failure::bad_request("spec.finalizers must be a list of text"));
+        }
         let done = self
             .change(ask, true, |old: &Arc<Object>| {
                 let mut value = old.value();

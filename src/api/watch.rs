@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -20,11 +21,12 @@ use super::failure::{Failure, bytes_response};
 use super::path::{Query, Target};
 use super::read::{Selection, shown, version};
 use super::table::{self, Form};
+use crate::mutant::{self, Mutant};
 use crate::object::{Object, Revision};
 use crate::store::{Change, Ended, Watch};
 
 /// How often a client that asked for bookmarks gets one. A client that resumes has at most this much to hear again.
-const BOOKMARK_EVERY: Duration = Duration::from_secs(30);
+pub(super) const BOOKMARK_EVERY: Duration = Duration::from_secs(30);
 /// How long a watch lasts when the client does not say: Kubernetes' 30 to 60 minutes.
 const LASTS: u64 = 30 * 60;
 /// Events that wait already are sent together up to this many bytes.
@@ -41,8 +43,10 @@ struct Stream {
     selection: Selection,
     form: Form,
     watch: Watch,
-    /// What a watch from "now" begins with.
-    initial: VecDeque<Bytes>,
+    /// What a watch from "now" begins with. Written out as it is sent: a client that reads slowly costs no copy of everything.
+    initial: VecDeque<Arc<Object>>,
+    /// Whether the client is told when it has all of that.
+    marks_initial: bool,
     bookmarks: bool,
     next_bookmark: Instant,
     end: Instant,
@@ -82,8 +86,9 @@ impl Api {
             query: query.clone(),
             form,
             initial: VecDeque::new(),
+            marks_initial: initial_events && bookmarks,
             bookmarks,
-            next_bookmark: Instant::now() + BOOKMARK_EVERY,
+            next_bookmark: Instant::now() + self.inner.bookmark_every,
             end: Instant::now() + Duration::from_secs(seconds.min(24 * 3600)),
             headed: false,
             last: 0,
@@ -100,7 +105,7 @@ impl Api {
             selection,
         };
         if initial_events || asked.is_none_or(|r| r == 0) {
-            stream.begin(initial_events && bookmarks);
+            stream.begin();
         } else {
             stream.last = asked.unwrap_or(0);
         }
@@ -119,80 +124,83 @@ impl Api {
 
 impl Stream {
     /// Everything that is there, as ADDED. The watch began at or before the view that is read here: what it has up to there is dropped.
-    fn begin(&mut self, mark: bool) {
+    fn begin(&mut self) {
         let view = self.api.store().durable_view();
         self.last = view.revision();
-        for object in self.selection.find(&view) {
-            let event = self.event("ADDED", &object);
-            self.initial.push_back(event);
-        }
-        if mark {
-            let event = self.bookmark(self.last, true);
-            self.initial.push_back(event);
-        }
+        self.initial = self.selection.find(&view).into();
     }
 
     /// The next bytes to send; `None` ends the watch.
     async fn piece(&mut self) -> Option<Bytes> {
-        if self.over {
-            return None;
-        }
-        if let Some(piece) = self.join_initial() {
-            return Some(piece);
-        }
-        loop {
-            let look = (Instant::now() + LOOK_EVERY).min(self.end);
-            let bell = if self.bookmarks { self.next_bookmark.min(look) } else { look };
-            let change = tokio::select! {
-                change = self.watch.next() => Some(change),
-                () = self.api.inner.stopping.cancelled() => return None,
-                () = tokio::time::sleep_until(bell) => None,
-            };
-            let now = Instant::now();
+        while !self.over {
             // A right that ended, with a certificate or with the pod that gave it, ends what it opened.
-            if now >= self.end || !self.may() {
+            if !self.may() {
                 return None;
             }
-            let Some(change) = change else {
-                if self.bookmarks && now >= self.next_bookmark {
-                    self.next_bookmark = now + BOOKMARK_EVERY;
-                    let complete = self.watch.complete().max(self.last);
-                    return Some(self.bookmark(complete, false));
-                }
-                continue;
-            };
+            let now = Instant::now();
             let mut piece = BytesMut::new();
-            let mut next = Some(change);
-            while let Some(change) = next {
-                match change {
-                    Ok(change) => self.tell(&change, &mut piece),
-                    Err(ended) => {
-                        piece.put(self.error(&ended));
-                        self.over = true;
-                        break;
-                    }
+            if self.marks_initial || !self.initial.is_empty() {
+                self.tell_initial(&mut piece);
+            } else if now >= self.end || self.api.inner.stopping.is_cancelled() {
+                // Whoever comes back has nothing to hear twice.
+                self.over = true;
+                if self.bookmarks {
+                    self.bookmark(&mut piece);
                 }
-                next = if piece.len() < PIECE { self.watch.try_next().transpose() } else { None };
+            } else {
+                self.tell_waiting(&mut piece);
+                if piece.is_empty() && self.bookmarks && now >= self.next_bookmark {
+                    self.next_bookmark = now + self.api.inner.bookmark_every;
+                    self.bookmark(&mut piece);
+                }
             }
-            if !piece.is_empty() || self.over {
+            if !piece.is_empty() {
                 return Some(piece.freeze());
             }
+            if self.over {
+                return None;
+            }
+            let look = (now + LOOK_EVERY).min(self.end);
+            let bell = if self.bookmarks { self.next_bookmark.min(look) } else { look };
+            tokio::select! {
+                () = self.watch.ready() => {}
+                () = self.api.inner.stopping.cancelled() => {}
+                () = tokio::time::sleep_until(bell) => {}
+            }
         }
+        None
     }
 
     fn may(&self) -> bool {
         self.api.still_valid(&self.identity) && self.api.authorize(&self.identity, Verb::Watch, &self.target, &self.query).is_ok()
     }
 
-    fn join_initial(&mut self) -> Option<Bytes> {
-        let first = self.initial.pop_front()?;
-        let mut piece = BytesMut::from(&first[..]);
-        while piece.len() < PIECE
-            && let Some(more) = self.initial.pop_front()
-        {
-            piece.put(more);
+    /// Writes the next of what was there when the watch began.
+    fn tell_initial(&mut self, out: &mut BytesMut) {
+        while out.len() < PIECE {
+            let Some(object) = self.initial.pop_front() else {
+                if std::mem::take(&mut self.marks_initial) {
+                    self.write_bookmark(self.last, true, out);
+                }
+                return;
+            };
+            self.write_event("ADDED", &object, out);
         }
-        Some(piece.freeze())
+    }
+
+    /// Writes what waits, as far as it fits into one piece.
+    fn tell_waiting(&mut self, out: &mut BytesMut) {
+        while out.len() < PIECE {
+            match self.watch.try_next() {
+                Ok(Some(change)) => self.tell(&change, out),
+                Ok(None) => return,
+                Err(ended) => {
+                    out.put(self.error(&ended));
+                    self.over = true;
+                    return;
+                }
+            }
+        }
     }
 
     /// Writes what this client is told about a change, if anything.
@@ -205,20 +213,23 @@ impl Stream {
             |object: &Object| self.selection.namespace.is_empty() || *object.key.namespace == *self.selection.namespace;
         let before = change.old.as_deref().filter(|o| in_place(o) && self.selection.matches(o));
         let after = change.new.as_deref().filter(|o| in_place(o) && self.selection.matches(o));
-        let event = match (before, after) {
-            (None, None) => return,
-            (None, Some(new)) => self.event("ADDED", new),
-            (Some(_), Some(new)) => self.event("MODIFIED", new),
+        match (before, after) {
+            (None, None) => {}
+            (None, Some(new)) => self.write_event("ADDED", new, out),
+            (Some(_), Some(new)) => self.write_event("MODIFIED", new, out),
+            (Some(_), None) if change.new.is_some() && mutant::on(Mutant::SilentLeave) => {}
             (Some(old), None) => {
-                let last = old.at(change.revision);
-                self.event("DELETED", &last)
+                let shown = match &change.new {
+                    Some(new) if mutant::on(Mutant::LeaveAsItIs) => new,
+                    _ => old,
+                };
+                self.write_event("DELETED", &shown.at(change.revision), out);
             }
-        };
-        out.put(event);
+        }
     }
 
-    fn event(&mut self, r#type: &str, object: &Object) -> Bytes {
-        let mut out = BytesMut::with_capacity(object.json().len() + 48);
+    fn write_event(&mut self, r#type: &str, object: &Object, out: &mut BytesMut) {
+        out.reserve(object.json().len() + 48);
         out.put_slice(b"{\"type\":\"");
         out.put_slice(r#type.as_bytes());
         out.put_slice(b"\",\"object\":");
@@ -235,10 +246,15 @@ impl Stream {
             Form::Metadata { version } => out.put_slice(table::partial(object.value(), version).to_string().as_bytes()),
         }
         out.put_slice(b"}\n");
-        out.freeze()
     }
 
-    fn bookmark(&mut self, revision: Revision, initial: bool) -> Bytes {
+    /// Tells how far the client is: it has been told everything up to there.
+    fn bookmark(&mut self, out: &mut BytesMut) {
+        let complete = self.watch.complete().max(self.last);
+        self.write_bookmark(complete, false, out);
+    }
+
+    fn write_bookmark(&mut self, revision: Revision, initial: bool, out: &mut BytesMut) {
         let kind = self.target.kind;
         let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": Value::Null});
         if initial {
@@ -255,9 +271,8 @@ impl Stream {
             }
             Form::Metadata { version } => table::partial(json!({"metadata": metadata}), version),
         };
-        let mut line = json!({"type": "BOOKMARK", "object": object}).to_string();
-        line.push('\n');
-        line.into()
+        out.put_slice(json!({"type": "BOOKMARK", "object": object}).to_string().as_bytes());
+        out.put_slice(b"\n");
     }
 
     fn error(&self, ended: &Ended) -> Bytes {

@@ -3,6 +3,7 @@
 //! A benchmark starts a server and agents of its own from this very binary, in a directory that it removes again, and reports every
 //! run's value with the median. Nothing is asserted here: a figure is to be read, and compared with the last one on the same machine.
 
+mod api;
 mod figure;
 mod fleet;
 mod house;
@@ -63,6 +64,8 @@ pub enum Subject {
     Rest,
     /// `portolan plan` on a repository of 1,000 manifests.
     Plan,
+    /// The API under load, with 5,000 pods and up to 1,000 watchers.
+    Api,
     /// The size of this binary.
     Size,
     /// Many hollow hosts and many pods: only where it is asked for.
@@ -71,7 +74,8 @@ pub enum Subject {
 
 impl Subject {
     /// All of them, in the order in which they run.
-    pub const ALL: [Subject; 6] = [Subject::Size, Subject::Plan, Subject::Push, Subject::Rollout, Subject::Rest, Subject::Fleet];
+    pub const ALL: [Subject; 7] =
+        [Subject::Size, Subject::Plan, Subject::Api, Subject::Push, Subject::Rollout, Subject::Rest, Subject::Fleet];
 
     /// The word for it on the command line.
     pub fn word(self) -> &'static str {
@@ -80,6 +84,7 @@ impl Subject {
             Subject::Rollout => "rollout",
             Subject::Rest => "rest",
             Subject::Plan => "plan",
+            Subject::Api => "api",
             Subject::Size => "size",
             Subject::Fleet => "fleet",
         }
@@ -117,6 +122,7 @@ pub async fn run(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Result<Repor
             Subject::Rollout => rollout::run(options, say).await,
             Subject::Rest => rest::run(options, say).await,
             Subject::Plan => plan::run(options, say).await,
+            Subject::Api => api::run(options, say).await,
             Subject::Size => size(),
             Subject::Fleet => fleet::run(options, say).await,
         };

@@ -168,6 +168,9 @@ pub(super) struct Server {
     /// Another name or address of this server, for its certificate; may be repeated
     #[arg(long = "name", value_name = "NAME")]
     pub(super) names: Vec<String>,
+    /// How many changes are kept for watches to go on from; whoever was away for longer has to list again
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub(super) keep_changes: usize,
     #[command(flatten)]
     pub(super) timings: Timings,
     #[command(flatten)]
@@ -546,7 +549,7 @@ pub(super) struct Sim {
 /// Measure this system on this machine.
 #[derive(Debug, Args)]
 pub(super) struct Bench {
-    /// Which: size, plan, push, rollout, rest, fleet [default: all but fleet]
+    /// Which: size, plan, api, push, rollout, rest, fleet [default: all but fleet]
     #[arg(value_name = "SUBJECT")]
     pub(super) only: Vec<String>,
     /// A Docker host: its name, its socket, and the network namespace in which its agent runs, if it has one; may be repeated

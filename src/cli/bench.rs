@@ -5,6 +5,7 @@ use super::{Context, Explain, Failure, Outcome, fail, get};
 use crate::bench::{self, FleetSize, Host, Options, Subject};
 
 pub(super) async fn run(cx: &Context, args: Bench) -> Outcome {
+    super::serve::many_files();
     let only = args.only.iter().map(|w| subject(w)).collect::<Result<Vec<_>, _>>()?;
     let hosts = args.hosts.iter().map(|h| host(h)).collect::<Result<Vec<_>, _>>()?;
     let pods = args.pods.unwrap_or(args.fleet_hosts * 50);

@@ -44,6 +44,16 @@ pub(super) fn log(cli: &Cli, print: &Print) {
     }
 }
 
+/// Takes as many open files as this process may have. The usual soft limit of 1,024 is for programs that use `select`; a server has a
+/// file for each connection, and agents keep theirs open.
+pub(super) fn many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!("raise the limit of open files: {error}");
+    }
+}
+
 /// Cancelled by the first SIGINT or SIGTERM. The second one ends the process at once.
 fn stop_on_signal(print: &Print) -> Result<CancellationToken, Failure> {
     let stop = CancellationToken::new();
@@ -112,7 +122,9 @@ fn loops(timings: &Timings) -> server::Loops {
 }
 
 pub(super) async fn server(cx: &Context, args: Server) -> Outcome {
+    many_files();
     let mut options = server_options(cx, args.root, args.listen, args.names, &args.timings)?;
+    options.retention.changes = args.keep_changes;
     args.access.choose(&mut options)?;
     let stop = stop_on_signal(&cx.print)?;
     let dir = options.data_dir.clone();
@@ -175,6 +187,7 @@ pub(super) async fn up(cx: &Context, mut args: Up) -> Outcome {
             }
         }
     }
+    many_files();
     let data = data_dir(cx);
     let lease = args.timings.node_lease;
     let options = server_options(cx, args.root.clone(), args.listen, Vec::new(), &args.timings)?;

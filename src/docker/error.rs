@@ -98,6 +98,21 @@ pub enum Outlook {
     Unknown,
 }
 
+/// Whether the words of a start that failed are about the container whose network the started one joins, and not about itself: that
+/// container does not run, is gone, or ended while the start was under way.
+pub fn is_about_network_of(message: &str, other: &str) -> bool {
+    if other.is_empty() {
+        return false;
+    }
+    let lower = message.to_ascii_lowercase();
+    let names = message.contains(other);
+    let gone = names && (lower.contains("no such container") || lower.contains("network of a non running container"));
+    let ended = lower.contains("no such file or directory")
+        && lower.contains("/proc/")
+        && ["/ns/net", "/ns/ipc", "/ns/uts"].iter().any(|namespace| lower.contains(namespace));
+    gone || ended
+}
+
 impl EngineError {
     /// What this means for the next call.
     pub fn outlook(&self) -> Outlook {
@@ -113,5 +128,28 @@ impl EngineError {
             | EngineError::Failed { .. } => Outlook::Transient,
             EngineError::Unavailable { .. } | EngineError::Deadline { .. } => Outlook::Unknown,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_fault_a_failed_start_is() {
+        for (message, expected) in [
+            ("cannot join network of a non running container: 2f0c", true),
+            ("No such container: 2f0c", true),
+            ("OCI runtime create failed: lstat /proc/4711/ns/ipc: no such file or directory: unknown", true),
+            ("cannot join network of a non running container: 77aa", false),
+            ("No such container: 77aa", false),
+            ("cannot join PID of a non running container: 2f0c", false),
+            ("OCI runtime create failed: lstat /proc/4711/ns/pid: no such file or directory: unknown", false),
+            ("exec: \"nope\": stat nope: no such file or directory", false),
+            ("", false),
+        ] {
+            assert_eq!(is_about_network_of(message, "2f0c"), expected, "{message}");
+        }
+        assert!(!is_about_network_of("No such container: ", ""));
     }
 }

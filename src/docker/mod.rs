@@ -21,7 +21,7 @@ pub mod stream;
 use futures_util::future::BoxFuture;
 
 pub use container::{ContainerSpec, ContainerState, Resources, Summary};
-pub use error::{EngineError, Outlook};
+pub use error::{EngineError, Outlook, is_about_network_of};
 pub use image::{ImageState, ImageSummary, Progress, RegistryAuth};
 pub(crate) use operation::exit_code;
 pub use operation::{Operation, Outcome, RUN_OUTPUT_MAX, Ran};

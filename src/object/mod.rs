@@ -14,6 +14,7 @@ pub mod admit;
 mod alias;
 pub mod columns;
 pub mod cron;
+pub mod decoded;
 pub mod kind;
 pub mod ours;
 pub mod patch;
@@ -28,10 +29,9 @@ pub mod time;
 #[cfg(test)]
 mod robust;
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -163,7 +163,7 @@ pub struct Object {
     /// What readers need without decoding.
     pub meta: Meta,
     json: Bytes,
-    typed: OnceLock<Arc<dyn Any + Send + Sync>>,
+    typed: Arc<decoded::Slot>,
 }
 
 impl Object {
@@ -175,14 +175,14 @@ impl Object {
     pub fn value(&self) -> Value {
         serde_json::from_slice(&self.json).expect("stored bytes were written by us")
     }
-    /// The typed object, decoded once and shared. An error names the object, so that one bad object cannot stop a loop.
+    /// The typed object, decoded once in a while and shared ([`decoded`]). An error names the object, so that one bad object cannot stop a loop.
     pub fn typed<K: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<K>, DecodeError> {
         let known = match self.typed.get() {
-            Some(known) => known.clone(),
+            Some(known) => known,
             None => {
                 let fresh: K = serde_json::from_slice(&self.json)
                     .map_err(|source| DecodeError { key: self.key.clone(), source: Arc::new(source) })?;
-                self.typed.get_or_init(|| Arc::new(fresh)).clone()
+                self.typed.keep(Arc::new(fresh))
             }
         };
         Ok(known.downcast().expect("a kind is decoded as one type"))
@@ -193,7 +193,7 @@ impl Object {
         let start = self.json.windows(BEFORE.len()).position(|w| w == BEFORE).expect("a draft wrote it") + BEFORE.len();
         let end = start + self.json[start..].iter().position(|b| *b == b'"').expect("a draft wrote it");
         let json = [&self.json[..start], revision.to_string().as_bytes(), &self.json[end..]].concat();
-        Object { key: self.key.clone(), revision, meta: self.meta.clone(), json: json.into(), typed: OnceLock::new() }
+        Object { key: self.key.clone(), revision, meta: self.meta.clone(), json: json.into(), typed: Arc::default() }
     }
     /// An object from bytes that a store engine kept.
     pub fn from_json(json: Bytes) -> Result<Self, serde_json::Error> {
@@ -201,7 +201,7 @@ impl Object {
         let kind = Kind::of_value(&value)
             .ok_or_else(|| serde::de::Error::custom(format!("unknown kind {}/{}", value["apiVersion"], value["kind"])))?;
         let revision = value["metadata"]["resourceVersion"].as_str().and_then(|r| r.parse().ok()).unwrap_or(0);
-        Ok(Object { key: key_of(kind, &value), revision, meta: Meta::read(kind, &value), json, typed: OnceLock::new() })
+        Ok(Object { key: key_of(kind, &value), revision, meta: Meta::read(kind, &value), json, typed: Arc::default() })
     }
 }
 
@@ -292,7 +292,7 @@ impl Draft {
         json.extend_from_slice(&self.json[..self.splice]);
         json.extend_from_slice(digits.as_bytes());
         json.extend_from_slice(&self.json[self.splice..]);
-        Object { key: self.key, revision, meta: self.meta, json: json.into(), typed: OnceLock::new() }
+        Object { key: self.key, revision, meta: self.meta, json: json.into(), typed: Arc::default() }
     }
     /// The draft as a JSON tree (with an empty `resourceVersion`).
     pub fn value(&self) -> Value {

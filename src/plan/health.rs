@@ -277,8 +277,10 @@ impl Look<'_> {
             |since: Timestamp| pod.metadata.creation_timestamp.as_ref().is_some_and(|t| t.0.as_second() < since.as_second());
         let allowed = RESTARTS_ALLOWED + if self.since.is_some_and(older) { self.restarts_before } else { 0 };
         let denied_long = age_from.is_some_and(|t| self.now.duration_since(t.0) >= DENIED_GRACE);
+        let cut_off = condition("PodReadyToStartContainers").is_some_and(|c| c.status == "False");
+        let standing = Standing { young, denied_long, cut_off };
         for container in containers(pod) {
-            if let Some((state, evidence)) = self.container(container, (young, denied_long), allowed) {
+            if let Some((state, evidence)) = self.container(container, standing, allowed) {
                 self.worse(&mut health, state, self.about(pod, evidence));
             }
         }
@@ -324,7 +326,7 @@ impl Look<'_> {
     fn container(
         &self,
         container: &ContainerStatus,
-        (young, denied_long): (bool, bool),
+        Standing { young, denied_long, cut_off }: Standing,
         allowed: i32,
     ) -> Option<(State, Evidence)> {
         let fact = |reason: &str, message: &Option<String>| Evidence {
@@ -352,6 +354,9 @@ impl Look<'_> {
                         Answer::None => State::HeldUp,
                     };
                     return Some((state, fact(reason, &waiting.message)));
+                }
+                "CreateContainerError" | "RunContainerError" if cut_off => {
+                    return Some((State::Progressing, fact(reason, &waiting.message)));
                 }
                 "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
                     let state = if young { State::Progressing } else { State::Broken };
@@ -393,6 +398,17 @@ impl Look<'_> {
         health.on.insert(0, show(&evidence));
         health.evidence.insert(0, evidence);
     }
+}
+
+/// What about a pod bears on what its containers say.
+#[derive(Clone, Copy)]
+struct Standing {
+    /// What it refers to may come a moment after it.
+    young: bool,
+    /// A registry has had its time to think again.
+    denied_long: bool,
+    /// Its sandbox does not run: none of its containers can be started, whatever release they are of.
+    cut_off: bool,
 }
 
 /// How a container ended the last time.
@@ -665,6 +681,20 @@ mod tests {
         for (before, since, expected) in [(6, since, "Broken"), (7, since, "Progressing"), (7, Timestamp::UNIX_EPOCH, "Broken")] {
             let children = Children { restarts_before: before, ..Children::default() };
             assert_eq!(of(&again, &children, Some(since), now()).state.word(), expected, "{before} since {since}");
+        }
+        // Without a sandbox nothing starts: that says nothing of the release. What the manifest names and is not there does.
+        for (reason, network, expected) in [
+            ("RunContainerError", "True", State::Broken),
+            ("RunContainerError", "False", State::Progressing),
+            ("CreateContainerError", "True", State::Broken),
+            ("CreateContainerError", "False", State::Progressing),
+            ("CreateContainerConfigError", "False", State::Broken),
+        ] {
+            let mut pod = pod(pull(reason, "cannot join network of a non running container: 2f0c")).value();
+            let conditions = pod["status"]["conditions"].as_array_mut().unwrap();
+            conditions.push(json!({"type": "PodReadyToStartContainers", "status": network}));
+            let health = of(&object(pod), &Children::default(), Some(since), now());
+            assert_eq!(health.state, expected, "{reason} {network}");
         }
         let young = pod(pull("ImagePullBackOff", "pull access denied"));
         let soon = "2026-11-21T00:01:59Z".parse().unwrap();

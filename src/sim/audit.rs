@@ -37,7 +37,8 @@ pub(super) struct Auditor {
     shown: Revision,
     /// What the store was at the crash, revision by revision, since the last start.
     base: BTreeMap<Key, Revision>,
-    log: Vec<(Revision, Key, Option<Revision>)>,
+    /// Each change: its revision, its transaction's, what it changed, and the version that is there since.
+    log: Vec<(Revision, Revision, Key, Option<Revision>)>,
     logged: Revision,
     crashed: Option<Revision>,
     deployments: BTreeMap<String, Rollout>,
@@ -114,7 +115,7 @@ impl Auditor {
     /// Notes what was written.
     pub(super) fn follow(&mut self, store: &Store) {
         let changes = store.changes(self.logged).expect("a step is shorter than what is kept");
-        self.log.extend(changes.into_iter().map(|c| (c.revision, c.key, c.new.map(|o| o.revision))));
+        self.log.extend(changes.into_iter().map(|c| (c.revision, c.transaction, c.key, c.new.map(|o| o.revision))));
         self.logged = store.revision();
     }
 
@@ -125,21 +126,21 @@ impl Auditor {
             let mut state = std::mem::take(&mut self.base);
             let mut matching = (state == now).then_some(0);
             let log = std::mem::take(&mut self.log);
-            for same in log.chunk_by(|a, b| a.0 == b.0) {
-                for (_, key, revision) in same {
+            for same in log.chunk_by(|a, b| a.1 == b.1) {
+                for (_, _, key, revision) in same {
                     match revision {
                         Some(revision) => state.insert(key.clone(), *revision),
                         None => state.remove(key),
                     };
                 }
                 if state == now {
-                    matching = Some(same[0].0);
+                    matching = Some(same[0].1);
                 }
             }
             let Some(kept) = matching else {
                 return Err(self.violation("ST2", "after the crash the store is what it never was"));
             };
-            let written = log.iter().map(|(r, _, _)| *r).filter(|r| *r <= self.acknowledged).max().unwrap_or(0);
+            let written = log.iter().filter(|c| c.0 <= self.acknowledged).map(|c| c.1).max().unwrap_or(0);
             if kept < written {
                 let what = format!("revision {written} was acknowledged, and after the crash the store is at {kept}");
                 return Err(self.violation("ST1", what));

@@ -16,9 +16,9 @@ use crate::object::{Draft, Key, Object, Revision};
 /// What a transaction became.
 #[derive(Clone, Debug)]
 pub struct Committed {
-    /// Its revision; the current one if it wrote nothing.
+    /// The revision of its last write; the current one if it wrote nothing.
     pub revision: Revision,
-    /// What it wrote, in the order of its writes; of deleted objects the last version, carrying this revision.
+    /// What it wrote, in the order of its writes; of deleted objects the last version, carrying the revision of the deletion.
     pub objects: Vec<Arc<Object>>,
 }
 
@@ -44,25 +44,30 @@ impl Store {
         if head.closing || head.writes == Writes::Stopped {
             return Err(Conflict { key: key_of(&writes[0]).clone(), kind: ConflictKind::Stopped });
         }
-        let revision = head.state.revision + 1;
-        head.state.revision = revision;
-        let mut changes = Vec::with_capacity(writes.len());
+        let mut changes: Vec<Change> = Vec::with_capacity(writes.len());
         for write in writes {
+            let shared = mutant::on(Mutant::SharedRevision) && !changes.is_empty();
+            let revision = head.state.revision + u64::from(!shared);
             let change = match write {
                 Write::Create(draft) | Write::Update(draft, _) | Write::Put(draft) => {
                     let new = Arc::new(draft.seal(revision));
                     let old = head.state.insert(new.clone());
-                    Change { revision, key: new.key.clone(), old, new: Some(new), last: None }
+                    Change { revision, transaction: 0, key: new.key.clone(), old, new: Some(new), last: None }
                 }
                 Write::Delete(key, _) => {
                     // Only a key that the same transaction created first can be absent here.
                     let Some(old) = head.state.remove(&key) else { continue };
                     let last = Some(Arc::new(old.at(revision)));
-                    Change { revision, key, old: Some(old), new: None, last }
+                    Change { revision, transaction: 0, key, old: Some(old), new: None, last }
                 }
             };
-            head.history.push(change.clone());
+            head.state.revision = revision;
             changes.push(change);
+        }
+        let revision = head.state.revision;
+        for change in &mut changes {
+            change.transaction = revision;
+            head.history.push(change.clone());
         }
         let objects = changes.iter().map(|c| c.object().clone()).collect();
         match head.writes {

@@ -7,13 +7,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::mutant::{self, Mutant};
 use crate::object::{Key, Object, Revision};
 
 /// One object's step from one version to the next.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// The revision that did it. Changes of one transaction share it.
+    /// Its revision, which no other change has: who was told of this one can go on behind it.
     pub revision: Revision,
+    /// The revision of the last change of the same transaction. Those that share it happened together.
+    pub transaction: Revision,
     /// Which object.
     pub key: Key,
     /// The version before; `None` if it was added.
@@ -78,7 +81,8 @@ impl History {
     }
 
     pub(super) fn after(&self, after: Revision) -> Result<impl Iterator<Item = &Change>, Compacted> {
-        if after < self.floor {
+        let after = if mutant::on(Mutant::SkipOnResume) { after + 1 } else { after };
+        if after < self.floor && !mutant::on(Mutant::SilentCompaction) {
             return Err(Compacted { asked: after, floor: self.floor });
         }
         let start = self.changes.partition_point(|c| c.revision <= after);

@@ -33,6 +33,7 @@ pub use view::{Shelf, Step, View};
 pub use watch::{Ended, Scope, Watch};
 pub use writer::Broken;
 
+use crate::mutant::{self, Mutant};
 use crate::object::{Key, Object, Revision};
 use engine::EngineError;
 use history::History;
@@ -135,6 +136,9 @@ impl Store {
     /// The newest state that is on disk: what may be shown to the outside at once, without waiting for the disk. Every write that was
     /// acknowledged after its sync is in it.
     pub fn durable_view(&self) -> View {
+        if mutant::on(Mutant::UnsyncedRead) {
+            return self.view();
+        }
         self.inner.hub.settled()
     }
 

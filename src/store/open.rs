@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::engine::{Engine, EngineError, Loaded, Mark, RecordId};
+use super::engine::{Engine, EngineError, Loaded, Mark, Record, RecordId};
 use super::history::{Change, History, Retention};
 use super::view::View;
 use super::watch::Hub;
@@ -40,7 +40,13 @@ impl Store {
 
     /// Opens what an engine kept, and starts the writer's thread.
     pub fn open(engine: Box<dyn Engine>) -> Result<Store, OpenError> {
-        let (inner, writer) = bring_up(engine, Writes::Thread)?;
+        Store::open_keeping(engine, Retention::default())
+    }
+
+    /// The same, with other bounds on the past.
+    pub fn open_keeping(engine: Box<dyn Engine>, retention: Retention) -> Result<Store, OpenError> {
+        let (mut inner, writer) = bring_up(engine, Writes::Thread)?;
+        inner.retention = retention;
         let inner = Arc::new(inner);
         let shared = inner.clone();
         let thread = std::thread::Builder::new()
@@ -184,39 +190,39 @@ fn replay(loaded: Loaded) -> Result<Replayed, OpenError> {
     let mut history = History::default();
     history.compact(mark.floor);
     let mut doomed = VecDeque::new();
-    for same in loaded.records.chunk_by(|a, b| a.id.revision == b.id.revision) {
-        let revision = same[0].id.revision;
-        let of = same[0].of as usize;
-        if revision > mark.floor && of != same.len() {
-            return Err(damaged(format!("of the {of} records of revision {revision} only {} are there", same.len())));
-        }
+    let mut before: Option<&Record> = None;
+    for (index, record) in loaded.records.iter().enumerate() {
+        let revision = record.id.revision;
+        let named = || format!("record {} of revision {revision}", record.id.path);
         if revision > mark.revision {
             return Err(damaged(format!("there is a record of revision {revision}, but the log ends at {}", mark.revision)));
         }
-        for record in same {
-            let named = || format!("record {} of revision {revision}", record.id.path);
-            let object =
-                Object::from_json(record.json.clone()).map_err(|e| damaged(format!("{} cannot be read: {e}", named())))?;
-            if writer::id(&object.key, object.revision) != record.id {
-                return Err(damaged(format!("{} holds {object:?} instead", named())));
-            }
-            let object = Arc::new(object);
-            let key = object.key.clone();
-            let change = if record.deleted {
-                let old = state.remove(&key);
-                doomed.push_back((revision, record.id.clone()));
-                Change { revision, key, old, new: None, last: Some(object) }
-            } else {
-                let old = state.insert(object.clone());
-                Change { revision, key, old, new: Some(object), last: None }
-            };
-            if let Some(old) = &change.old {
-                doomed.push_back((revision, writer::id(&old.key, old.revision)));
-            }
-            if revision > mark.floor {
-                history.push(change);
-            }
+        let next = loaded.records.get(index + 1);
+        if revision > mark.floor && !whole(before, record, next, mark.floor) {
+            return Err(damaged(format!("{} is one of {} of a transaction, and not all of them are there", named(), record.of)));
         }
+        let object = Object::from_json(record.json.clone()).map_err(|e| damaged(format!("{} cannot be read: {e}", named())))?;
+        if writer::id(&object.key, object.revision) != record.id {
+            return Err(damaged(format!("{} holds {object:?} instead", named())));
+        }
+        let object = Arc::new(object);
+        let key = object.key.clone();
+        let transaction = revision + u64::from(record.of.saturating_sub(record.nth + 1));
+        let change = if record.deleted {
+            let old = state.remove(&key);
+            doomed.push_back((revision, record.id.clone()));
+            Change { revision, transaction, key, old, new: None, last: Some(object) }
+        } else {
+            let old = state.insert(object.clone());
+            Change { revision, transaction, key, old, new: Some(object), last: None }
+        };
+        if let Some(old) = &change.old {
+            doomed.push_back((revision, writer::id(&old.key, old.revision)));
+        }
+        if revision > mark.floor {
+            history.push(change);
+        }
+        before = Some(record);
     }
     let live = state.all().count() as u64;
     let digest = state.all().fold(0u128, |sum, o| sum.wrapping_add(writer::hash(o)));
@@ -229,4 +235,12 @@ fn replay(loaded: Loaded) -> Result<Replayed, OpenError> {
         )));
     }
     Ok(Replayed { state, history, doomed, mark })
+}
+
+/// Whether the neighbours of a record are those that its transaction wrote, as far as they must still be there.
+fn whole(before: Option<&Record>, record: &Record, next: Option<&Record>, floor: Revision) -> bool {
+    let follows = |a: &Record, b: &Record| (a.id.revision + 1, a.nth + 1, a.of) == (b.id.revision, b.nth, b.of);
+    let begins = record.nth == 0 || record.id.revision <= floor + 1 || before.is_some_and(|b| follows(b, record));
+    let ends = record.nth + 1 >= record.of || next.is_some_and(|n| follows(record, n));
+    begins && ends
 }

@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::object::{Draft, Key, Revision};
 
-/// Several writes that get one revision, or none of them happens.
+/// Several writes that happen together, or none of them happens. They get revisions one after the other.
 ///
 /// Keys are checked against the state before the transaction. One key may be written more than once; the last write wins.
 #[derive(Clone, Debug, Default)]

@@ -115,6 +115,17 @@ impl Watch {
         }
     }
 
+    /// Waits until there is something to take, or the watch has ended. Takes nothing.
+    pub async fn ready(&self) {
+        loop {
+            let rung = self.seat.bell.notified();
+            if !self.backlog.is_empty() || self.seat.rings() {
+                return;
+            }
+            rung.await;
+        }
+    }
+
     /// The next change in scope if there is one now.
     pub fn try_next(&mut self) -> Result<Option<Change>, Ended> {
         if let Some(change) = self.backlog.pop_front() {
@@ -139,8 +150,13 @@ impl Watch {
     pub fn complete(&mut self) -> Revision {
         let delivered = self.hub.delivered();
         let waiting = self.seat.queue.lock();
-        let next = self.backlog.front().or(waiting.changes.front());
-        let complete = next.map_or(delivered, |c| c.revision - 1);
+        let complete = match self.backlog.front().or(waiting.changes.front()) {
+            _ if mutant::on(Mutant::EarlyBookmark) => delivered,
+            Some(next) => next.revision - 1,
+            // Who was cut off misses what waited: nothing more can be promised.
+            None if waiting.ended.is_some() => self.complete,
+            None => delivered,
+        };
         self.complete = self.complete.max(complete);
         self.complete
     }
@@ -189,6 +205,7 @@ impl Hub {
         self.delivered.load(Ordering::Acquire)
     }
 
+    /// The state that everybody may see.
     pub(super) fn settled(&self) -> View {
         self.seats.lock().settled.clone()
     }
@@ -198,7 +215,8 @@ impl Hub {
     pub(super) fn join<'a>(self: &Arc<Self>, scope: Scope, after: Revision, past: impl Iterator<Item = &'a Change>) -> Watch {
         let mut seats = self.seats.lock();
         let delivered = self.delivered();
-        let backlog = past.take_while(|c| c.revision <= delivered).filter(|c| scope.shows(c)).cloned().collect();
+        let known = |c: &&Change| c.revision <= delivered || mutant::on(Mutant::EventBeforeSync);
+        let backlog = past.take_while(known).filter(|c| scope.shows(c)).cloned().collect();
         let seat = Arc::new(Seat { queue: Mutex::default(), bell: Notify::new() });
         let id = seats.next_id;
         seats.next_id += 1;
@@ -303,10 +321,21 @@ impl Seats {
 }
 
 impl Seat {
+    /// Whether there is something to take, or the watch has ended.
+    fn rings(&self) -> bool {
+        let waiting = self.queue.lock();
+        !waiting.changes.is_empty() || waiting.ended.is_some()
+    }
+
     /// Puts a change down for the watcher. False: it already had too many, and was cut off.
     fn take(&self, change: &Change) -> bool {
         let mut waiting = self.queue.lock();
         let full = waiting.changes.len() >= WAITING_CHANGES || waiting.bytes >= WAITING_BYTES;
+        if full && mutant::on(Mutant::SlowLosesSome) {
+            waiting.changes.clear();
+            waiting.bytes = 0;
+            return true;
+        }
         if full {
             // What waits is given up too: it would only be followed by a gap.
             *waiting = Waiting { ended: Some(Ended::Slow), ..Waiting::default() };

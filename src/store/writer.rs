@@ -13,6 +13,7 @@ use super::engine::{Engine, EngineError, Group, Mark, Record, RecordId};
 use super::history::Change;
 use super::view::View;
 use super::{Head, Inner};
+use crate::mutant::{self, Mutant};
 use crate::object::{Key, Object, Revision};
 
 /// How long lazy records may wait for company before they are synced by themselves: what a power cut may cost of heartbeats and events.
@@ -94,7 +95,10 @@ impl Writer {
 
     /// Appends a batch. It is not durable before [`Writer::sync`].
     pub(super) fn append(&mut self, batch: &Batch) -> Result<(), EngineError> {
-        let records = records(&batch.changes);
+        let mut records = records(&batch.changes);
+        if mutant::on(Mutant::TornTransaction) && records.last().is_some_and(|r| r.of > 1) {
+            records.pop();
+        }
         for change in &batch.changes {
             if let Some(old) = &change.old {
                 self.mark.live -= 1;
@@ -122,13 +126,14 @@ impl Writer {
     }
 }
 
-/// The records of some changes; each knows how many its revision wrote.
+/// The records of some changes; each knows its place in its transaction.
 fn records(changes: &[Change]) -> Vec<Record> {
     let mut records = Vec::with_capacity(changes.len());
-    for same in changes.chunk_by(|a, b| a.revision == b.revision) {
-        for change in same {
+    for same in changes.chunk_by(|a, b| a.transaction == b.transaction) {
+        for (nth, change) in same.iter().enumerate() {
             records.push(Record {
                 id: id(&change.key, change.revision),
+                nth: nth as u32,
                 of: same.len() as u32,
                 deleted: change.new.is_none(),
                 json: change.object().json().clone(),

@@ -2,6 +2,8 @@
 //!
 //! Each has a cluster of its own on the three hosts that `make test` started. Timing is never asserted: waits have generous ends.
 
+mod streams;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;

@@ -4,10 +4,11 @@
 //! needs them and has none says so by name and is counted as skipped.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -132,7 +133,6 @@ pub(crate) fn skip(test: &str, why: &str) {
     let line = format!("SKIPPED {test}: {why}\n");
     match std::env::var_os("PORTOLAN_TEST_SKIPS") {
         Some(file) => {
-            use std::io::Write;
             std::fs::OpenOptions::new().create(true).append(true).open(file).unwrap().write_all(line.as_bytes()).unwrap();
         }
         None => eprint!("{line}"),
@@ -301,10 +301,20 @@ impl Cluster {
             ok.then_some(())
         });
     }
+    /// The server's process id.
+    pub(crate) fn server_pid(&self) -> u32 {
+        self.server.as_ref().expect("the server runs").id()
+    }
     /// kill -9.
     pub(crate) fn kill_server(&mut self) {
         let mut child = self.server.take().expect("the server runs");
         child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    /// Asks the server to stop, and waits until it has.
+    pub(crate) fn stop_server(&mut self) {
+        let mut child = self.server.take().expect("the server runs");
+        run(Command::new("kill").args(["-TERM", &child.id().to_string()]));
         child.wait().unwrap();
     }
     /// Starts an agent on a Docker host, in its network.
@@ -385,6 +395,49 @@ impl Cluster {
         command.args(args).env("KUBECONFIG", self.kubeconfig()).env("HOME", &self.dir).stdin(Stdio::null());
         command
     }
+    /// A command in a terminal of its own. Each line of the talk is done when the terminal shows, after what was awaited before, what it
+    /// waits for. What the terminal showed, and the exit code.
+    pub(crate) fn in_a_terminal(&self, kubectl: &Path, args: &[&str], talk: &[(&str, Do)]) -> (String, i32) {
+        let quoted: Vec<String> = args.iter().map(|word| format!("'{word}'")).collect();
+        let tty = self.dir.join("tty");
+        let line = format!("stty rows 24 cols 80; tty >{}; exec {} {}", tty.display(), kubectl.display(), quoted.join(" "));
+        let mut command = self.command("script".as_ref(), &["-qefc", &line, "/dev/null"]);
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script is installed");
+        let mut child = Ended(child);
+        let mut input = child.0.stdin.take().unwrap();
+        let mut output = child.0.stdout.take().unwrap();
+        let screen = Arc::new(Mutex::new(String::new()));
+        let shown = screen.clone();
+        let reading = std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(read @ 1..) = output.read(&mut buffer) {
+                shown.lock().unwrap().push_str(&text(&buffer[..read]));
+            }
+        });
+        let mut from = 0;
+        for (awaited, act) in talk {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            from = loop {
+                let now = screen.lock().unwrap().clone();
+                if let Some(at) = now[from..].find(awaited) {
+                    break from + at + awaited.len();
+                }
+                assert!(Instant::now() < deadline, "{args:?}: {awaited:?} is not shown: {now}");
+                std::thread::sleep(Duration::from_millis(50));
+            };
+            match act {
+                Do::Type(line) => input.write_all(format!("{line}\n").as_bytes()).unwrap(),
+                Do::Resize(rows, columns) => {
+                    let path = std::fs::read_to_string(&tty).unwrap();
+                    run(Command::new("stty").args(["-F", path.trim(), "rows", &rows.to_string(), "cols", &columns.to_string()]));
+                }
+            }
+        }
+        let code = eventually(60, &format!("{args:?} ends: {}", screen.lock().unwrap()), || child.0.try_wait().unwrap());
+        reading.join().unwrap();
+        let shown = screen.lock().unwrap().clone();
+        (shown, code.code().unwrap_or(-1))
+    }
     /// What kubectl gets, as JSON.
     pub(crate) fn json(&self, args: &[&str]) -> Value {
         let out = self.try_kubectl(&[args, &["-o", "json"]].concat());
@@ -393,6 +446,24 @@ impl Cluster {
     /// The server's log.
     pub(crate) fn log(&self, of: &str) -> String {
         std::fs::read_to_string(self.dir.join(format!("{of}.log"))).unwrap_or_default()
+    }
+}
+
+/// What somebody does at a terminal.
+pub(crate) enum Do {
+    /// Types a line.
+    Type(&'static str),
+    /// Gives it so many rows and columns.
+    Resize(u16, u16),
+}
+
+/// A process that is ended with its owner.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -221,6 +221,12 @@ impl Heart {
         self.pods.values().filter(named).max_by_key(|e| (!e.gone, e.since)).map(|e| e.pod.clone())
     }
 
+    /// A pod with its status as this host sees it.
+    pub fn whole(&self, uid: &str) -> Option<Pod> {
+        let entry = self.pods.get(uid).filter(|entry| !entry.gone)?;
+        Some(Pod { status: Some(entry.status.clone()), ..(*entry.pod).clone() })
+    }
+
     /// The status of a pod as this host sees it.
     pub fn status(&self, uid: &str) -> Option<&PodStatus> {
         self.pods.get(uid).map(|entry| &entry.status)

@@ -7,7 +7,7 @@ use super::report::later;
 use super::{Ask, Heart, HttpGet, ProbeCall, Reply, Slot, Step, Ticket, VolumeWork, Work};
 use crate::agent::translate;
 use crate::docker::container::{PidMode, Status};
-use crate::docker::{ContainerState, EngineError, ImageState, Operation, Outcome, Outlook, Ran};
+use crate::docker::{ContainerState, EngineError, ImageState, Operation, Outcome, Outlook, Ran, is_about_network_of};
 use crate::plan::pod::memory::{Image, Trouble, Work as Progress};
 use crate::plan::pod::spec::PullPolicy;
 use crate::plan::pod::{HookKind, ProbeKind, backoff, env, probe, spec, status, volume};
@@ -319,7 +319,10 @@ impl Heart {
                         return;
                     }
                     Err(error) if container.is_empty() => self.sandbox_failed(uid, &id, error.to_string()),
-                    Err(error) => self.trouble(uid, &container, "RunContainerError", error.to_string()),
+                    Err(error) => match self.sandbox_to_blame(uid, &id, &error) {
+                        Some(sandbox) => self.look_at(&sandbox),
+                        None => self.trouble(uid, &container, "RunContainerError", error.to_string()),
+                    },
                 }
                 self.look_and_hold(&id, uid, slot);
             }
@@ -364,9 +367,9 @@ impl Heart {
                 put(translate::CONTAINER, if container.is_empty() { translate::SANDBOX_NAME } else { container });
                 put(translate::ATTEMPT, &attempt.to_string());
                 put(translate::SANDBOX, sandbox);
-                let definition = spec::container(&pod, container);
-                put(translate::HASH, &definition.map(spec::hash).unwrap_or_default());
-                let image = definition.map(spec::image).unwrap_or_default().to_owned();
+                let definition = spec::definition(&pod, container);
+                put(translate::HASH, &definition.as_deref().map(spec::hash).unwrap_or_default());
+                let image = definition.as_deref().map(spec::image).unwrap_or_default().to_owned();
                 let state = ContainerState {
                     id,
                     name,
@@ -404,6 +407,13 @@ impl Heart {
             Err(error) if container.is_empty() => self.sandbox_failed(uid, "", error.to_string()),
             Err(error) => self.trouble(uid, container, "CreateContainerError", error.to_string()),
         }
+    }
+
+    /// The sandbox without which a container could not start, if that is why: it ended, and we have not heard of it yet.
+    fn sandbox_to_blame(&self, uid: &str, id: &str, error: &EngineError) -> Option<String> {
+        let seen = self.engine.seen(uid);
+        let sandbox = &seen.containers.iter().find(|cell| cell.id == id)?.sandbox;
+        is_about_network_of(&error.to_string(), sandbox).then(|| sandbox.clone())
     }
 
     fn sandbox_failed(&mut self, uid: &str, id: &str, message: String) {
@@ -454,9 +464,9 @@ impl Heart {
             Err(error) => {
                 let now = self.now;
                 let Some(entry) = self.pods.get_mut(uid) else { return };
-                let Some(definition) = spec::container(&entry.pod, container) else { return };
-                let policy = spec::pull_policy(definition);
-                let image = spec::image(definition).to_owned();
+                let Some(definition) = spec::definition(&entry.pod, container) else { return };
+                let policy = spec::pull_policy(&definition);
+                let image = spec::image(&definition).to_owned();
                 let Some(one) = entry.memory.containers.get_mut(container) else { return };
                 let missing = matches!(error, EngineError::ImageNotFound { .. });
                 if missing && policy != PullPolicy::Never {
@@ -482,7 +492,8 @@ impl Heart {
             Ok(Outcome::Image(image)) => {
                 self.image_ready(uid, container, &image);
                 let pod = self.pods.get(uid).map(|e| e.pod.clone());
-                let name = pod.as_ref().and_then(|p| spec::container(p, container)).map(spec::image).unwrap_or_default();
+                let definition = pod.as_deref().and_then(|pod| spec::definition(pod, container));
+                let name = definition.as_deref().map(spec::image).unwrap_or_default();
                 self.event(uid, container, false, "Pulled", format!("Successfully pulled image \"{name}\""));
             }
             Ok(_) => {}

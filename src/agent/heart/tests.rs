@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::docker::EngineError;
-use crate::docker::simulated::{Happened, Injected, Machine};
+use crate::docker::simulated::{End, Happened, Injected, Machine};
 use crate::plan::pod::volume::TokenWish;
 
 fn t0() -> Timestamp {
@@ -694,6 +694,66 @@ fn a_container_removed_by_hand_comes_back() {
           k8s_POD_p_d_p_1 runs
           k8s_c_p_d_p_1 does not run
           k8s_c_p_d_p_2 runs
+    "#]],
+    );
+}
+
+#[test]
+fn a_sandbox_that_ended_unheard_is_no_fault_of_its_container() {
+    let mut world = World::new();
+    world.list();
+    world.pod("p", one("web:1"));
+    world.run(3);
+    let id = |world: &World, name: &str| world.machine.containers().find(|c| c.name.starts_with(name)).unwrap().id.to_owned();
+    // The first restart comes at once, the second has to wait.
+    for name in ["k8s_c_p_d_p_0", "k8s_c_p_d_p_1"] {
+        let container = id(&world, name);
+        world.machine.strike(&container, End::Killed, world.now);
+        world.input(Input::Hint { container });
+        world.run(2);
+    }
+    let sandbox = id(&world, "k8s_POD");
+    // While the next attempt waits for its time, the sandbox ends, and the hint is lost.
+    world.machine.strike(&sandbox, End::Killed, world.now);
+    world.machine.take_history();
+    world.run(30);
+    check(
+        &world,
+        expect![[r#"
+        p Running ready; c running restarts 2 after Error
+          k8s_POD_p_d_p_1 runs
+          k8s_c_p_d_p_1 does not run
+          k8s_c_p_d_p_2 runs
+    "#]],
+    );
+    let tries = world.log.matches("Engine(Start { id: ").count();
+    assert_eq!(tries, 6, "two sandboxes, and four starts, of which one failed: {}", world.log);
+    assert!(!world.story.contains("Failed c"), "{}", world.story);
+}
+
+#[test]
+fn a_container_that_is_added_to_look_into_a_pod() {
+    let mut world = World::new();
+    world.list();
+    world.pod("p", one("web:1"));
+    world.run(3);
+    let look = json!([{"name": "look", "image": "sim/job:1-2s", "imagePullPolicy": "IfNotPresent", "targetContainerName": "c"}]);
+    world.pods.get_mut("p").unwrap()["spec"]["ephemeralContainers"] = look;
+    world.revision += 1;
+    world.pods.get_mut("p").unwrap()["metadata"]["resourceVersion"] = world.revision.to_string().into();
+    world.push_pod("p");
+    world.run(60);
+    let status = &world.pods["p"]["status"]["ephemeralContainerStatuses"][0];
+    assert_eq!(status["state"]["terminated"]["reason"], "Completed", "{status}\n{}", world.log);
+    // Once, of an image that was not there, and the pod does not mind.
+    assert_eq!(world.starts[&("p".to_owned(), "look".to_owned())].len(), 1, "{}", world.log);
+    check(
+        &world,
+        expect![[r#"
+        p Running ready; c running restarts 0
+          k8s_POD_p_d_p_0 runs
+          k8s_c_p_d_p_0 runs
+          k8s_look_p_d_p_0 does not run
     "#]],
     );
 }

@@ -1,4 +1,4 @@
-//! The stream on which the server reaches this host: logs, exec, attach and port-forward.
+//! The stream on which the server reaches this host: logs, exec, attach, port-forward, and what a kubelet says of its host.
 //!
 //! The agent dials out and opens no port. It asks the server to turn an HTTP/1.1 connection into a tunnel, and from then on the roles are
 //! swapped: the agent serves HTTP/2 on it and the server asks. When the stream breaks, it is dialled again, with a pause that grows.
@@ -25,6 +25,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use k8s_openapi::List;
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
@@ -62,6 +64,8 @@ pub trait Lookup: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Found, Missing>>;
     /// The container that holds the network of a pod, and runs.
     fn sandbox<'a>(&'a self, namespace: &'a str, pod: &'a str) -> BoxFuture<'a, Result<String, Missing>>;
+    /// The pods that are bound to this host, as it sees them.
+    fn pods(&self) -> Vec<Pod>;
 }
 
 /// What was found.
@@ -194,6 +198,8 @@ impl Handler {
                 self.sandbox(namespace, pod).await.map(|_| streamed("text/plain", futures_util::stream::empty()))
             }
             (&Method::POST, ["portForward", namespace, pod]) => self.forward(namespace, pod, &query, body).await,
+            (&Method::GET, ["healthz"]) => self.health().await,
+            (&Method::GET, ["pods"]) => Ok(self.pods()),
             _ => Err(Failure::new(StatusCode::NOT_FOUND, "the agent has nothing there")),
         };
         answered.unwrap_or_else(|failure| failure.response())
@@ -249,6 +255,18 @@ impl Handler {
         let session = session::begin(&*self.engine, target, &id, container, query).await?;
         let frames = session::converse(Arc::clone(&self.engine), target, session, body);
         Ok(streamed("application/octet-stream", frames.map(|frame| Ok(frame.encode()))))
+    }
+
+    /// Whether this host can run pods: its engine answers.
+    async fn health(&self) -> Result<Response<Body>, Failure> {
+        let ok = |_| streamed("text/plain", futures_util::stream::iter([Ok(Bytes::from_static(b"ok"))]));
+        self.engine.info().await.map(ok).map_err(|error| Failure::of(&error, "ask the container engine"))
+    }
+
+    fn pods(&self) -> Response<Body> {
+        let list = List { items: self.lookup.pods(), ..List::default() };
+        let bytes = serde_json::to_vec(&list).unwrap_or_default().into();
+        streamed("application/json", futures_util::stream::iter([Ok(bytes)]))
     }
 
     /// The sandbox of a pod that has a network.

@@ -12,6 +12,8 @@ use http_body_util::{BodyExt, Either, Empty, StreamBody};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio_util::sync::CancellationToken;
 
 use super::{Found, Handler, Lookup, Missing, dial, saved_log, serve};
@@ -52,6 +54,10 @@ impl Lookup for Pods {
             _ => Err(Missing::Pod),
         };
         Box::pin(std::future::ready(found))
+    }
+
+    fn pods(&self) -> Vec<Pod> {
+        vec![Pod { metadata: ObjectMeta { name: Some("web".into()), ..ObjectMeta::default() }, ..Pod::default() }]
     }
 }
 
@@ -158,6 +164,13 @@ async fn logs_and_why_not() {
     check_get("", "/containerLogs/shop/web/other", expect![[r#"400 "BadRequest" "container other is not valid for pod web""#]])
         .await;
     check_get("", "/containerLogs/shop/db/app", expect![[r#"404 "NotFound" "pods \"db\" not found""#]]).await;
+    check_get("", "/healthz", expect!["200 ok"]).await;
+    check_get(
+        "",
+        "/pods",
+        expect![[r#"200 {"apiVersion":"v1","kind":"PodList","items":[{"apiVersion":"v1","kind":"Pod","metadata":{"name":"web"}}],"metadata":{}}"#]],
+    )
+    .await;
     check_get("", "/somewhere", expect![[r#"404 "NotFound" "the agent has nothing there""#]]).await;
 }
 

@@ -1,4 +1,4 @@
-//! Logs, exec, attach and port-forward: from a client, through the tunnel, to the agent that runs the pod, and back.
+//! Logs, exec, attach, port-forward and proxied requests: from a client, through the tunnel, to the agent that runs the pod, and back.
 //!
 //! A client's connection is upgraded only after the agent has agreed, so that errors stay errors (CVE-2018-1002105), and what travels
 //! on it afterwards never becomes a request to the agent: each of those is made here. What agents answer is never followed elsewhere
@@ -6,10 +6,12 @@
 //!
 //! ```text
 //! front (WebSocket or SPDY?) -> session (exec, attach) | forward (ports) -> tunnel
+//! proxy (HTTP)                                        -> forward         -> tunnel
 //! ```
 
 mod forward;
 mod front;
+mod proxy;
 mod session;
 
 use std::time::Duration;

@@ -82,7 +82,7 @@ pub(super) fn real_clock(w: &World) {
 }
 
 /// What a host would serve on its end of the tunnel: logs say their path, exec echoes its input and ends with the code 7, ports echo until
-/// their input ends, except for port 81, where nobody listens, and pod `moved` is elsewhere.
+/// their input ends, except for port 8080, which speaks HTTP, and 81, where nobody listens, and pod `moved` is elsewhere.
 pub(super) async fn agent(w: &World, address: SocketAddr, name: &str, pair: &(String, String)) {
     let mut stream = w.connect(address, Some((&pair.0, &pair.1))).await.unwrap();
     let request = format!(
@@ -103,6 +103,10 @@ pub(super) async fn agent(w: &World, address: SocketAddr, name: &str, pair: &(St
             } else if path.contains("/moved") {
                 let builder = Response::builder().status(302).header("location", "http://127.0.0.1:1/steal");
                 builder.body(Body::empty()).unwrap()
+            } else if path.contains("/portForward/shop/web") && path.ends_with("port=8080") {
+                Response::new(super::proxying::http_server(request.into_body()))
+            } else if path.ends_with("/healthz") {
+                Response::new(Body::from("fine"))
             } else if path.contains("/portForward/shop/web") && !path.ends_with("port=81") {
                 Response::new(Body::new(request.into_body()))
             } else {

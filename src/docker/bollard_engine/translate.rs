@@ -116,16 +116,18 @@ pub(super) fn update_body(resources: &Resources) -> api::ContainerUpdateBody {
 
 fn bind(bind: &Bind) -> api::Mount {
     let propagation = match bind.propagation {
-        Propagation::Private => api::MountBindOptionsPropagationEnum::RPRIVATE,
-        Propagation::HostToContainer => api::MountBindOptionsPropagationEnum::RSLAVE,
-        Propagation::Bidirectional => api::MountBindOptionsPropagationEnum::RSHARED,
+        // Docker's own choice: private, but for what its own directory lies in, where it refuses that.
+        Propagation::Private => None,
+        Propagation::HostToContainer => Some(api::MountBindOptionsPropagationEnum::RSLAVE),
+        Propagation::Bidirectional => Some(api::MountBindOptionsPropagationEnum::RSHARED),
     };
     api::Mount {
         typ: Some(api::MountType::BIND),
         source: Some(bind.source.clone()),
         target: Some(bind.target.clone()),
         read_only: Some(bind.read_only),
-        bind_options: Some(api::MountBindOptions { propagation: Some(propagation), ..api::MountBindOptions::default() }),
+        bind_options: propagation
+            .map(|propagation| api::MountBindOptions { propagation: Some(propagation), ..api::MountBindOptions::default() }),
         ..api::Mount::default()
     }
 }
@@ -526,7 +528,7 @@ mod tests {
                 ..ContainerSpec::default()
             },
             expect![[r#"
-                HostConfig.Mounts=[{"BindOptions":{"Propagation":"rprivate"},"ReadOnly":false,"Source":"/var/lib/x:y","Target":"/data","Type":"bind"},{"BindOptions":{"Propagation":"rslave"},"ReadOnly":true,"Source":"/etc/ssl","Target":"/ssl","Type":"bind"},{"Target":"/tmp","TmpfsOptions":{"Mode":1023,"SizeBytes":1048576},"Type":"tmpfs"}]
+                HostConfig.Mounts=[{"ReadOnly":false,"Source":"/var/lib/x:y","Target":"/data","Type":"bind"},{"BindOptions":{"Propagation":"rslave"},"ReadOnly":true,"Source":"/etc/ssl","Target":"/ssl","Type":"bind"},{"Target":"/tmp","TmpfsOptions":{"Mode":1023,"SizeBytes":1048576},"Type":"tmpfs"}]
             "#]],
         );
     }

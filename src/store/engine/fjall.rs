@@ -20,9 +20,9 @@ use super::{Engine, EngineError, Group, Loaded, Mark, Record, RecordId};
 use crate::object::Revision;
 
 /// The layout of records and of the mark, first byte of each. A store of another layout is refused.
-const LAYOUT: u8 = 1;
-/// Bytes before a record's JSON: layout, deleted, how many of its revision, checksum.
-const HEADER: usize = 1 + 1 + 4 + 8;
+const LAYOUT: u8 = 2;
+/// Bytes before a record's JSON: layout, deleted, its place in its transaction, of how many, checksum.
+const HEADER: usize = 1 + 1 + 4 + 4 + 8;
 /// The mark: layout, revision, reserved, floor, live, digest, checksum.
 const MARK: usize = 1 + 8 * 4 + 16 + 8;
 /// Memory for reading tables. Everything is read once, at the start.
@@ -183,6 +183,7 @@ fn encode(record: &Record) -> Vec<u8> {
     let mut value = Vec::with_capacity(HEADER + record.json.len());
     value.push(LAYOUT);
     value.push(u8::from(record.deleted));
+    value.extend_from_slice(&record.nth.to_be_bytes());
     value.extend_from_slice(&record.of.to_be_bytes());
     let sum = checksum(&key_of(&record.id), &value, &record.json);
     value.extend_from_slice(&sum);
@@ -214,7 +215,8 @@ fn decode(key: &[u8], value: &[u8]) -> Result<Record, EngineError> {
             revision: u64::from_be_bytes(revision.try_into().expect("eight bytes")),
             path: std::str::from_utf8(path).map_err(|_| damaged())?.into(),
         },
-        of: u32::from_be_bytes(header[2..6].try_into().expect("four bytes")),
+        nth: u32::from_be_bytes(header[2..6].try_into().expect("four bytes")),
+        of: u32::from_be_bytes(header[6..10].try_into().expect("four bytes")),
         deleted: header[1] != 0,
         json: Bytes::copy_from_slice(json),
     })

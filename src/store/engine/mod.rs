@@ -14,7 +14,9 @@ use crate::object::Revision;
 pub struct Record {
     /// Which version of which object.
     pub id: RecordId,
-    /// How many records this revision wrote: after a crash there are all of them, or the log is damaged.
+    /// Its place in its transaction, from 0.
+    pub nth: u32,
+    /// How many records its transaction wrote: after a crash there are all of them, or the log is damaged.
     pub of: u32,
     /// Whether the object ended at this revision. Its JSON is then the last version, carrying this revision.
     pub deleted: bool,

@@ -31,10 +31,10 @@ fn fjall_keeps_objects_history_and_revision_over_a_restart() {
     let before = filled(directory.path(), 20);
     let store = Store::open(fjall::open(directory.path()).unwrap()).unwrap();
     assert_eq!(dump(&store.view()), before);
-    assert_eq!(store.revision(), 21);
+    assert_eq!(store.revision(), 41);
     let past = store.changes(10).unwrap();
-    assert_eq!(past.len(), 21);
-    assert_eq!(past.last().unwrap().last.as_ref().unwrap().revision, 21);
+    assert_eq!(past.len(), 31);
+    assert_eq!(past.last().unwrap().last.as_ref().unwrap().revision, 41);
     let second = fjall::open(directory.path()).err().unwrap();
     assert!(second.to_string().contains("another process uses"), "{second}");
 }
@@ -96,10 +96,10 @@ fn st7_a_record_that_says_something_else_or_is_gone_is_found() {
     disk.tamper(2, |r| r.id.path = "/configmaps/shop/z".into());
     seen.push(opens(&disk));
     expect_test::expect![[r#"
-        the store is damaged: it should hold 7 objects at revision 6, and holds 7, not all in the version that was written
-        the store is damaged: of the 2 records of revision 2 only 1 are there
+        the store is damaged: it should hold 7 objects at revision 12, and holds 7, not all in the version that was written
+        the store is damaged: record /configmaps/shop/a of revision 3 is one of 2 of a transaction, and not all of them are there
         the store is damaged: record /configmaps/shop/a of revision 1 cannot be read: unknown kind null/null
-        the store is damaged: record /configmaps/shop/z of revision 2 holds configmaps shop/a @2 instead"#]]
+        the store is damaged: record /configmaps/shop/z of revision 3 holds configmaps shop/a @3 instead"#]]
     .assert_eq(&seen.join("\n"));
 }
 
@@ -124,7 +124,7 @@ fn a_torn_end_costs_only_what_was_never_synced() {
     std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(end as u64 / 2).unwrap();
     let error = Store::open(fjall::open(directory.path()).unwrap()).err().unwrap();
     let text = error_chain(&error);
-    assert!(text.contains("but was on disk up to 13. Its end is damaged"), "{text}");
+    assert!(text.contains("but was on disk up to 25. Its end is damaged"), "{text}");
 }
 
 /// The engine's journal: the only one, so soon after the start.

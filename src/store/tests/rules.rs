@@ -38,11 +38,11 @@ fn st6_a_write_succeeds_only_from_the_version_that_was_read() {
     assert_eq!(store.revision(), one, "a refused transaction takes no revision");
     assert!(store.get(&map_key("c")).is_none());
     let two = store.commit(txn(|t| t.update(map("a", 2), one).create(map("b", 1)))).unwrap();
-    assert_eq!((two.revision, two.objects[0].revision, two.objects[1].revision), (2, 2, 2));
+    assert_eq!((two.revision, two.objects[0].revision, two.objects[1].revision), (3, 2, 3), "one after the other");
     let gone = store.commit(txn(|t| t.delete(map_key("a"), Some(2)))).unwrap();
-    assert_eq!((gone.objects[0].revision, value(&gone.objects[0])), (3, 2), "the last version, at the revision that ended it");
-    assert!(gone.objects[0].json().windows(21).any(|w| w == b"\"resourceVersion\":\"3\""), "also in its bytes");
-    assert_eq!(store.commit(Txn::new()).unwrap().revision, 3, "nothing to write: no new revision");
+    assert_eq!((gone.objects[0].revision, value(&gone.objects[0])), (4, 2), "the last version, at the revision that ended it");
+    assert!(gone.objects[0].json().windows(21).any(|w| w == b"\"resourceVersion\":\"4\""), "also in its bytes");
+    assert_eq!(store.commit(Txn::new()).unwrap().revision, 4, "nothing to write: no new revision");
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn what_one_object_holds_no_other_can_be_stored_with() {
     assert_eq!(store.view().claimant("address 10.96.0.7"), Some(&key("a")));
     store.commit(txn(|t| t.delete(key("b"), None))).unwrap();
     assert_eq!(store.view().claimant("address 10.96.0.9"), None, "who goes lets go");
-    store.commit(txn(|t| t.update(service("a", "None"), three.revision).create(service("c", "None")))).unwrap();
+    store.commit(txn(|t| t.update(service("a", "None"), three.objects[0].revision).create(service("c", "None")))).unwrap();
     assert_eq!(store.view().claimant("address None"), None, "nothing is no address");
 }
 
@@ -168,28 +168,28 @@ fn wa1_a_watch_gives_what_is_on_disk_in_order_and_says_how_far_it_is() {
     };
     expect_test::expect![[r#"
         a/1 +1 ->n1 complete to +1
-        a/1 +2 n1>n2 complete to +1
-        b/1 +2 ->n1 complete to +2
-        b/1 +3 n1>- complete to +3"#]]
+        a/1 +2 n1>n2 complete to +2
+        b/1 +3 ->n1 complete to +3
+        b/1 +4 n1>- complete to +5"#]]
     .assert_eq(&show(&mut all));
     expect_test::expect![[r#"
         a/1 +1 ->n1 complete to +1
-        a/1 +2 n1>n2 complete to +1
-        b/1 +2 ->n1 complete to +2
-        b/1 +3 n1>- complete to +3"#]]
+        a/1 +2 n1>n2 complete to +2
+        b/1 +3 ->n1 complete to +3
+        b/1 +4 n1>- complete to +5"#]]
     .assert_eq(&show(&mut mine));
     expect_test::expect![[r#"
         a/1 +1 ->n1 complete to +1
-        a/1 +2 n1>n2 complete to +3"#]]
+        a/1 +2 n1>n2 complete to +5"#]]
     .assert_eq(&show(&mut named));
     expect_test::expect![[r#"
-        b/1 +2 ->n1 complete to +2
-        b/1 +3 n1>- complete to +3"#]]
+        b/1 +3 ->n1 complete to +3
+        b/1 +4 n1>- complete to +5"#]]
     .assert_eq(&show(&mut other));
     expect_test::expect![[r#"
-        a/1 +2 n1>n2 complete to +1
-        b/1 +2 ->n1 complete to +2
-        b/1 +3 n1>- complete to +3"#]]
+        a/1 +2 n1>n2 complete to +2
+        b/1 +3 ->n1 complete to +3
+        b/1 +4 n1>- complete to +5"#]]
     .assert_eq(&show(&mut late));
 }
 

@@ -38,14 +38,14 @@ const SPDY: [&str; 1] = ["portforward.k8s.io"];
 /// Connections at once for one client.
 const LINES: usize = 256;
 /// Pieces of at most 32 KiB that may wait for a pod that does not read. Then the client is not heard further.
-const AHEAD: usize = 8;
+pub(super) const AHEAD: usize = 8;
 
 /// Where a pod is.
 #[derive(Clone)]
-struct Pod {
-    node: String,
+pub(super) struct Pod {
+    pub(super) node: String,
     /// `{namespace}/{pod}`, escaped.
-    path: String,
+    pub(super) path: String,
 }
 
 impl Api {
@@ -89,7 +89,7 @@ impl Api {
     }
 
     /// Connects to a port of a pod. `said` is what goes there; its end is the end of that direction only.
-    async fn dial(&self, pod: &Pod, port: u16, said: mpsc::Receiver<Bytes>) -> Result<Incoming, Failure> {
+    pub(super) async fn dial(&self, pod: &Pod, port: u16, said: mpsc::Receiver<Bytes>) -> Result<Incoming, Failure> {
         let path = format!("/portForward/{}?port={port}", pod.path);
         let request = agent_request(Method::POST, &path, Body::from_stream(told(said, |bytes| bytes)))?;
         Ok(self.ask_agent(&pod.node, request).await?.into_body())
