@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use expect_test::expect_file;
-use portolan::object::kind::Durability;
+use portolan::object::kind::{Durability, MEASURED};
 use portolan::object::{KINDS, Kind};
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
@@ -45,6 +45,13 @@ fn kinds() {
     );
     for kind in KINDS.iter().filter(|k| k.alias.is_none() && !k.idle.is_empty()) {
         writeln!(page, "| {} | {} |", kind.kind, kind.idle).unwrap();
+    }
+    page.push_str(
+        "\n## Looked at when asked\n\nThese are stored nowhere: a get or a list measures. What cannot be measured is absent.\n\n| kind | apiVersion | names |\n|---|---|---|\n",
+    );
+    for kind in MEASURED {
+        let names: Vec<_> = [kind.plural].iter().chain(kind.short).map(|n| format!("`{n}`")).collect();
+        writeln!(page, "| {} | `{}` | {} |", kind.kind, kind.api_version(), names.join(", ")).unwrap();
     }
     let lazy: Vec<_> = Kind::all_stored().filter(|k| k.durability == Durability::Lazy).map(|k| k.kind).collect();
     writeln!(

@@ -138,6 +138,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let settings = heart::Settings {
         node: node.clone(),
         node_ip: address.clone(),
+        api: api_for_pods(&known.server),
         cluster: known.cluster()?,
         sandbox_image,
         pods_dir: home.pods().display().to_string(),
@@ -160,9 +161,10 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let _end_all = own.clone().drop_guard();
     let tunnel = {
         let (node, engine, own) = (node.clone(), options.engine.clone(), own.clone());
+        let ours = translate::ours(&settings);
         let lookup = Arc::new(driver::HeartLookup(heart.clone()));
         let access = access.clone();
-        tokio::spawn(async move { tunnel::run(move || access.lock().clone(), &node, engine, lookup, own).await })
+        tokio::spawn(async move { tunnel::run(move || access.lock().clone(), &node, engine, lookup, ours, own).await })
     };
     let renewal = tokio::spawn(renew(known, home.identity(), clients, access));
     let host = node::Host { node, address, info, options: options.clone(), engine_answers: engine_answers.clone() };
@@ -173,6 +175,14 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     renewal.abort();
     let _ = tokio::join!(tunnel, heartbeat);
     Ok(())
+}
+
+/// Where programs in pods find the server: where this host does, unless that is the host itself.
+fn api_for_pods(server: &str) -> Option<(String, String)> {
+    let address: http::Uri = server.parse().ok()?;
+    let host = address.host()?.trim_start_matches('[').trim_end_matches(']');
+    let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    (!loopback).then(|| (host.to_owned(), address.port_u16().unwrap_or(443).to_string()))
 }
 
 /// The host as its engine describes it, once it answers; `None` when stopped before.

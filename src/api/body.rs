@@ -253,7 +253,15 @@ pub(super) fn conform(
     }
     let problems = shape(kind, value, Coerce::Json);
     // What is missing is the business of validation, which has Kubernetes' words for it.
-    if let Some(wrong) = problems.iter().find(|p| p.kind == ShapeKind::WrongType) {
+    // So is a wrong type in an object of a kind that somebody defined, except in the parts that every object has.
+    let ours = |path: &[Step]| {
+        let part = match path.first() {
+            Some(Step::Field(name)) => name.as_str(),
+            _ => "",
+        };
+        kind.custom.is_none() || matches!(part, "" | "metadata" | "apiVersion" | "kind")
+    };
+    if let Some(wrong) = problems.iter().find(|p| p.kind == ShapeKind::WrongType && ours(&p.path)) {
         return Err(fault(&format!("{}: {}", show_path(&wrong.path), wrong.message)));
     }
     let unknown: Vec<&Vec<Step>> = problems.iter().filter(|p| p.kind == ShapeKind::Unknown).map(|p| &p.path).collect();

@@ -1,19 +1,29 @@
-//! Discovery: which groups, versions and kinds there are, and what can be done with each. All of it derives from `KINDS`.
+//! Discovery: which groups, versions and kinds there are, and what can be done with each. All of it derives from `KINDS` and from what
+//! people defined.
 
 use axum::body::Body;
 use http::{HeaderMap, Response};
 use serde_json::{Value, json};
 
-use super::failure::{Failure, bytes_response, json_response};
+use super::failure::{Failure, json_response};
+use super::packed::tagged;
 use super::review::{REVIEWS, Review, VERSION};
-use crate::object::{KINDS, Kind};
+use crate::object::Kind;
+use crate::object::custom::{Kinds, names};
+use crate::object::kind::MEASURED;
 
 /// The Kubernetes version whose API this is. Clients compare it with their own: one off in either direction is fine to them, so this
 /// serves kubectl 1.32 to 1.34 without a warning. What we serve is the same in all of them.
 const MINOR: &str = "33";
+/// The same as Kubernetes writes it.
+pub(super) const GIT_VERSION: &str = concat!("v1.33.0+portolan.", env!("CARGO_PKG_VERSION"));
 
 /// What can be done with every kind.
 const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
+fn verbs(kind: &Kind) -> &'static [&'static str] {
+    if kind.measured() { &["get", "list"] } else { VERBS }
+}
 
 /// The kind and the verbs of a subresource.
 fn subresource(kind: &Kind, name: &str) -> (&'static str, &'static str, String, &'static [&'static str]) {
@@ -33,12 +43,16 @@ fn subresource(kind: &Kind, name: &str) -> (&'static str, &'static str, String, 
     }
 }
 
-/// Groups with their versions, in the order of `KINDS`; those of reviews last.
-pub(super) fn groups() -> Vec<(&'static str, &'static str)> {
+/// Groups with their versions: those of the program in its order, then the defined ones by name, each with the version to prefer first;
+/// those of reviews last.
+pub(super) fn groups(kinds: &Kinds) -> Vec<(&'static str, &'static str)> {
     let mut found = Vec::new();
-    for kind in KINDS {
-        if !found.contains(&(kind.group, kind.version)) {
-            found.push((kind.group, kind.version));
+    let mut defined: Vec<_> = kinds.custom().iter().map(|kind| (kind.group, kind.version)).collect();
+    defined.sort_by(|a, b| a.0.cmp(b.0).then_with(|| names::prefer(a.1, b.1)));
+    let ours = kinds.all().filter(|kind| kind.custom.is_none()).chain(MEASURED).map(|kind| (kind.group, kind.version));
+    for place in ours.chain(defined) {
+        if !found.contains(&place) {
+            found.push(place);
         }
     }
     for review in REVIEWS {
@@ -53,8 +67,8 @@ fn reviews_of<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'st
     REVIEWS.iter().filter(move |r| r.group == group && version == VERSION)
 }
 
-fn kinds_of<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'static Kind> + 'a {
-    KINDS.iter().filter(move |k| k.group == group && k.version == version)
+fn kinds_of<'a>(kinds: &'a Kinds, group: &'a str, version: &'a str) -> impl Iterator<Item = &'static Kind> + 'a {
+    kinds.all().chain(MEASURED).filter(move |k| k.group == group && k.version == version)
 }
 
 /// `/version`
@@ -63,7 +77,7 @@ pub(super) fn version() -> Response<Body> {
         200,
         &json!({
             "major": "1", "minor": MINOR,
-            "gitVersion": format!("v1.{MINOR}.0+portolan.{}", env!("CARGO_PKG_VERSION")),
+            "gitVersion": GIT_VERSION,
             "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
             "goVersion": "", "compiler": "rustc", "platform": format!("linux/{}", architecture()),
         }),
@@ -79,7 +93,7 @@ fn architecture() -> &'static str {
 }
 
 /// `/api` and `/apis`: aggregated where the client knows that form, else the plain list.
-pub(super) fn root(headers: &HeaderMap, core: bool) -> Response<Body> {
+pub(super) fn root(headers: &HeaderMap, kinds: &Kinds, core: bool) -> Response<Body> {
     let accept: Vec<&str> = headers.get_all(http::header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
     let accept = accept.join(",");
     for option in accept.split(',').map(str::trim) {
@@ -88,7 +102,7 @@ pub(super) fn root(headers: &HeaderMap, core: bool) -> Response<Body> {
             for version in ["v2", "v2beta1"] {
                 if has(&format!("v={version}")) {
                     let content_type = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
-                    return bytes_response(200, &content_type, aggregated(version, core).to_string());
+                    return tagged(headers, &content_type, aggregated(kinds, version, core).to_string());
                 }
             }
         }
@@ -99,43 +113,43 @@ pub(super) fn root(headers: &HeaderMap, core: bool) -> Response<Body> {
     if core {
         return json_response(200, &json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}));
     }
-    let groups: Vec<Value> = named_groups().into_iter().map(group_value).collect();
+    let groups: Vec<Value> = named_groups(kinds).into_iter().map(|group| group_value(kinds, group)).collect();
     json_response(200, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
 }
 
-/// Names of the groups beside the core group, in the order of `KINDS`.
-fn named_groups() -> Vec<&'static str> {
-    let mut names: Vec<&str> = groups().into_iter().map(|(group, _)| group).filter(|group| !group.is_empty()).collect();
+/// Names of the groups beside the core group.
+fn named_groups(kinds: &Kinds) -> Vec<&'static str> {
+    let mut names: Vec<&str> = groups(kinds).into_iter().map(|(group, _)| group).filter(|group| !group.is_empty()).collect();
     names.dedup();
     names
 }
 
 /// The versions of a group; the first is the one to prefer.
-fn versions(group: &str) -> impl Iterator<Item = &'static str> {
-    groups().into_iter().filter(move |(g, _)| *g == group).map(|(_, version)| version)
+fn versions(kinds: &Kinds, group: &str) -> impl Iterator<Item = &'static str> {
+    groups(kinds).into_iter().filter(move |(g, _)| *g == group).map(|(_, version)| version)
 }
 
-fn group_value(group: &str) -> Value {
+fn group_value(kinds: &Kinds, group: &str) -> Value {
     let versions: Vec<Value> =
-        versions(group).map(|version| json!({"groupVersion": format!("{group}/{version}"), "version": version})).collect();
+        versions(kinds, group).map(|version| json!({"groupVersion": format!("{group}/{version}"), "version": version})).collect();
     json!({"name": group, "versions": versions, "preferredVersion": versions[0]})
 }
 
 /// `/apis/{group}`
-pub(super) fn group(name: &str) -> Result<Response<Body>, Failure> {
-    let group = named_groups().into_iter().find(|group| *group == name).ok_or_else(Failure::no_route)?;
-    let mut value = group_value(group);
+pub(super) fn group(kinds: &Kinds, name: &str) -> Result<Response<Body>, Failure> {
+    let group = named_groups(kinds).into_iter().find(|group| *group == name).ok_or_else(Failure::no_route)?;
+    let mut value = group_value(kinds, group);
     value["kind"] = "APIGroup".into();
     value["apiVersion"] = "v1".into();
     Ok(json_response(200, &value))
 }
 
 /// `/api/v1`, `/apis/{group}/{version}`
-pub(super) fn resources(group: &str, version: &str) -> Result<Response<Body>, Failure> {
+pub(super) fn resources(kinds: &Kinds, group: &str, version: &str) -> Result<Response<Body>, Failure> {
     let mut resources = Vec::new();
-    for kind in kinds_of(group, version) {
+    for kind in kinds_of(kinds, group, version) {
         let mut resource = json!({
-            "name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced, "kind": kind.kind, "verbs": VERBS,
+            "name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced, "kind": kind.kind, "verbs": verbs(kind),
         });
         if !kind.short.is_empty() {
             resource["shortNames"] = kind.short.into();
@@ -172,17 +186,17 @@ pub(super) fn resources(group: &str, version: &str) -> Result<Response<Body>, Fa
     ))
 }
 
-fn aggregated(form: &str, core: bool) -> Value {
-    let names = if core { vec![""] } else { named_groups() };
+fn aggregated(kinds: &Kinds, form: &str, core: bool) -> Value {
+    let names = if core { vec![""] } else { named_groups(kinds) };
     let items: Vec<Value> = names
         .into_iter()
         .map(|group| {
             let version = |version| {
                 let reviews = reviews_of(group, version).map(aggregated_review);
-                let resources: Vec<Value> = kinds_of(group, version).map(aggregated_resource).chain(reviews).collect();
+                let resources: Vec<Value> = kinds_of(kinds, group, version).map(aggregated_resource).chain(reviews).collect();
                 json!({"version": version, "freshness": "Current", "resources": resources})
             };
-            let versions: Vec<Value> = versions(group).map(version).collect();
+            let versions: Vec<Value> = versions(kinds, group).map(version).collect();
             json!({"metadata": {"name": group, "creationTimestamp": null}, "versions": versions})
         })
         .collect();
@@ -209,7 +223,7 @@ fn aggregated_resource(kind: &'static Kind) -> Value {
         .collect();
     let mut value = json!({
         "resource": kind.plural, "responseKind": response(kind.group, kind.version, kind.kind),
-        "scope": if kind.namespaced { "Namespaced" } else { "Cluster" }, "singularResource": kind.singular, "verbs": VERBS,
+        "scope": if kind.namespaced { "Namespaced" } else { "Cluster" }, "singularResource": kind.singular, "verbs": verbs(kind),
     });
     if !kind.short.is_empty() {
         value["shortNames"] = kind.short.into();

@@ -90,6 +90,11 @@ impl Failure {
         failure.details = json!({});
         failure
     }
+    /// 405: no new objects of a kind whose definition is going away.
+    pub fn definition_terminating(kind: &Kind) -> Self {
+        let message = "create not allowed while custom resource definition is terminating";
+        Failure::new(405, "MethodNotAllowed", message).about(kind, "")
+    }
     /// 406: no representation that the client takes.
     pub fn not_acceptable(accepted: &str) -> Self {
         Failure::new(406, "NotAcceptable", format!("only the following media types are accepted: {accepted}"))

@@ -20,6 +20,9 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::object::Kind;
+use crate::object::custom::{self, Kinds};
+use crate::object::kind::{MEASURED, METRICS};
 use crate::store::Store;
 use audit::Trail;
 use auth::rbac::Rbac;
@@ -37,6 +40,7 @@ pub mod auth;
 pub mod authn;
 pub mod authority;
 mod body;
+mod component;
 mod discovery;
 mod failure;
 mod impersonate;
@@ -44,6 +48,7 @@ pub mod join;
 mod lane;
 pub mod listen;
 mod openapi;
+mod packed;
 mod path;
 mod protobuf;
 mod read;
@@ -55,6 +60,7 @@ mod streams;
 mod subresource;
 mod table;
 pub mod tunnel;
+mod usage;
 mod watch;
 mod write;
 
@@ -86,6 +92,7 @@ struct Inner {
     authority: Option<Arc<Authority>>,
     tunnels: Tunnels,
     rbac: Rbac,
+    documents: openapi::Documents,
     memory: authn::Memory,
     settings: Settings,
     stopping: CancellationToken,
@@ -131,10 +138,24 @@ impl Api {
     ) -> Self {
         let (people, nodes) = (Lane::default(), Lane::default());
         let (tunnels, rbac, memory) = (Tunnels::default(), Rbac::default(), authn::Memory::default());
+        let documents = openapi::Documents::default();
         let sessions = Arc::new(Semaphore::new(SESSIONS));
         let bookmark_every = watch::BOOKMARK_EVERY;
-        let inner =
-            Inner { store, clock, people, nodes, sessions, authority, tunnels, rbac, memory, settings, stopping, bookmark_every };
+        let inner = Inner {
+            store,
+            clock,
+            people,
+            nodes,
+            sessions,
+            authority,
+            tunnels,
+            rbac,
+            documents,
+            memory,
+            settings,
+            stopping,
+            bookmark_every,
+        };
         Api { inner: Arc::new(inner) }
     }
 
@@ -153,6 +174,11 @@ impl Api {
         &self.inner.store
     }
 
+    /// The kinds that are served now.
+    fn kinds(&self) -> Kinds {
+        Kinds::established(self.store().view().list(custom::definitions()))
+    }
+
     fn now(&self) -> Timestamp {
         (self.inner.clock)()
     }
@@ -160,6 +186,7 @@ impl Api {
     /// Answers one request. The asker is the [`Identity`] in the request's extensions; without one, only health, version and the
     /// certificate of the authority are served.
     pub async fn handle(&self, request: Request<Body>) -> Response<Body> {
+        let packs = request.method() == Method::GET && packed::wanted(request.headers());
         let entry = self.audit(&request);
         let trail = entry.as_ref().map_or_else(audit::nowhere, |entry| entry.trail.clone());
         let (request, unread) = remainder::keep(request);
@@ -169,6 +196,7 @@ impl Api {
             unread.discard().await;
         }
         let response = match outcome {
+            Ok(Ok(response)) if packs => packed::pack(response),
             Ok(Ok(response)) => response,
             Ok(Err(failure)) => failure.response(),
             Err(_) => Failure::internal("the request could not be answered; the server's log says why").response(),
@@ -193,7 +221,11 @@ impl Api {
 
     async fn route(&self, request: Request<Body>, trail: &Trail) -> Result<Response<Body>, Failure> {
         let (parts, body) = request.into_parts();
-        let route = Route::parse(parts.uri.path());
+        let find = |group: &str, version: &str, plural: &str| {
+            let measured = || MEASURED.iter().find(|k| (k.group, k.version, k.plural) == (group, version, plural));
+            Kind::of_path(group, version, plural).or_else(measured).or_else(|| self.kinds().of_path(group, version, plural))
+        };
+        let route = Route::parse(parts.uri.path(), &find);
         match &route {
             Ok(Route::Health) => return Ok(bytes_response(200, "text/plain; charset=utf-8", "ok")),
             Ok(Route::Version) => return Ok(discovery::version()),
@@ -224,13 +256,15 @@ impl Api {
             trail.allowed(&self.authorize_path(&identity, &parts.method.as_str().to_ascii_lowercase(), parts.uri.path())?);
         }
         match route {
-            Route::CoreVersions => only_get(discovery::root(&parts.headers, true)),
-            Route::Groups => only_get(discovery::root(&parts.headers, false)),
-            Route::Group(name) => only_get(discovery::group(&name)?),
-            Route::Resources { group, version } => only_get(discovery::resources(&group, &version)?),
-            Route::OpenApi2 => only_get(openapi::v2()),
-            Route::OpenApi3 => only_get(openapi::v3()),
-            Route::OpenApiDocument(path) => only_get(openapi::v3_document(&path)?),
+            Route::CoreVersions => only_get(discovery::root(&parts.headers, &self.kinds(), true)),
+            Route::Groups => only_get(discovery::root(&parts.headers, &self.kinds(), false)),
+            Route::Group(name) => only_get(discovery::group(&self.kinds(), &name)?),
+            Route::Resources { group, version } => only_get(discovery::resources(&self.kinds(), &group, &version)?),
+            Route::OpenApi2 => only_get(self.openapi_v2(self.kinds(), &parts.headers).await?),
+            Route::OpenApi3 => only_get(self.openapi_v3(self.kinds()).await?),
+            Route::OpenApiDocument(path) => {
+                only_get(self.openapi_v3_document(self.kinds(), &path, &query, &parts.headers).await?)
+            }
             Route::Keys => only_get(self.key_set()?),
             Route::OpenIdConfiguration => only_get(self.openid_configuration()?),
             Route::Review(review, namespace) => {
@@ -244,7 +278,13 @@ impl Api {
                 }
             }
             Route::Tunnel(node) => self.open_tunnel(&identity, &node, Request::from_parts(parts, body)),
-            Route::Objects(target) => self.objects(&identity, &target, &query, parts, body, trail).await,
+            Route::Objects(target) => {
+                let mut response = self.objects(&identity, &target, &query, parts, body, trail).await?;
+                // Whoever uses what will go one day is told.
+                let warning = target.kind.version_of().and_then(|version| version.warning.clone());
+                write::warn(&mut response, warning.as_slice());
+                Ok(response)
+            }
             _ => Err(Failure::no_route()),
         }
     }
@@ -279,7 +319,7 @@ impl Api {
         if verb == Verb::Get && matches!(target.subresource.as_str(), "exec" | "attach" | "portforward") {
             self.authorize(identity, Verb::Create, target, query)?;
         }
-        if verb == Verb::Watch {
+        if verb == Verb::Watch && !target.kind.measured() {
             return self.watch(identity, target, query, &parts.headers).await;
         }
         // What lasts ends with the right that it was opened with.
@@ -298,6 +338,12 @@ impl Api {
         }
         let lane = if identity.host().is_some() { &self.inner.nodes } else { &self.inner.people };
         let _place = lane.enter().await?;
+        if target.kind.measured() {
+            return match target.kind.group {
+                METRICS => self.used(verb, target, query).await,
+                _ => self.components(verb, target, query, &parts.headers).await,
+            };
+        }
         let bytes = match verb {
             Verb::Get | Verb::List => Bytes::new(),
             _ => read(body).await?,

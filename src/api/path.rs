@@ -7,6 +7,9 @@ use super::failure::Failure;
 use super::review::Review;
 use crate::object::Kind;
 
+/// Finds the row for a group, a version and a plural.
+pub(super) type Find<'a> = &'a dyn Fn(&str, &str, &str) -> Option<&'static Kind>;
+
 /// What a path names.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Route {
@@ -61,8 +64,8 @@ pub(super) struct Target {
 }
 
 impl Route {
-    /// Reads a path.
-    pub(super) fn parse(path: &str) -> Result<Route, Failure> {
+    /// Reads a path. `find` knows the kinds.
+    pub(super) fn parse(path: &str, find: Find<'_>) -> Result<Route, Failure> {
         // What follows `/proxy` is for somebody else to read.
         let path = beyond_proxy(path).map_or(path, |(own, _)| own);
         let trimmed = path.strip_prefix('/').unwrap_or(path);
@@ -87,13 +90,13 @@ impl Route {
             ["openapi", "v3", rest @ ..] => Ok(Route::OpenApiDocument(rest.join("/"))),
             ["api"] => Ok(Route::CoreVersions),
             ["api", version] => Ok(Route::Resources { group: String::new(), version: (*version).to_owned() }),
-            ["api", version, rest @ ..] => target("", version, rest),
+            ["api", version, rest @ ..] => target("", version, rest, find),
             ["apis"] => Ok(Route::Groups),
             ["apis", group] => Ok(Route::Group((*group).to_owned())),
             ["apis", group, version] => Ok(Route::Resources { group: (*group).to_owned(), version: (*version).to_owned() }),
             ["apis", "portolan.dev", "v1alpha1", "join"] => Ok(Route::Join),
             ["apis", "portolan.dev", "v1alpha1", "nodes", node, "tunnel"] => Ok(Route::Tunnel((*node).to_owned())),
-            ["apis", group, version, rest @ ..] => target(group, version, rest),
+            ["apis", group, version, rest @ ..] => target(group, version, rest, find),
             _ => Err(Failure::no_route()),
         }
     }
@@ -112,7 +115,7 @@ pub(super) fn beyond_proxy(path: &str) -> Option<(&str, &str)> {
     (rest.is_empty() || rest.starts_with('/')).then(|| path.split_at(path.len() - rest.len()))
 }
 
-fn target(group: &str, version: &str, rest: &[&str]) -> Result<Route, Failure> {
+fn target(group: &str, version: &str, rest: &[&str], find: Find<'_>) -> Result<Route, Failure> {
     let (namespace, rest) = match rest {
         // `/namespaces/x` and its subresources are the namespace itself; anything else below it lives in it.
         ["namespaces", _] | ["namespaces", _, "status" | "finalize"] if group.is_empty() => ("", rest),
@@ -130,7 +133,7 @@ fn target(group: &str, version: &str, rest: &[&str]) -> Result<Route, Failure> {
         let sound = name.is_empty() && subresource.is_empty() && review.namespaced != namespace.is_empty();
         return if sound { Ok(Route::Review(review, namespace.to_owned())) } else { Err(Failure::no_route()) };
     }
-    let kind = Kind::of_path(group, version, plural).ok_or_else(Failure::no_route)?;
+    let kind = find(group, version, plural).ok_or_else(Failure::no_route)?;
     let scoped = kind.namespaced != namespace.is_empty();
     // Without a namespace, a namespaced kind can only be listed, over all namespaces.
     if !(scoped || (kind.namespaced && name.is_empty())) || !(subresource.is_empty() || kind.has(subresource)) {
@@ -219,7 +222,7 @@ mod tests {
     use super::*;
 
     fn show(path: &str) -> String {
-        match Route::parse(path) {
+        match Route::parse(path, &Kind::of_path) {
             Ok(Route::Objects(t)) => format!("{:?} ns={} name={} sub={}", t.kind, t.namespace, t.name, t.subresource),
             Ok(other) => format!("{other:?}"),
             Err(failure) => format!("{} {}", failure.code, failure.reason),

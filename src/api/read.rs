@@ -14,10 +14,10 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response};
 use serde_json::{Value, json};
 
-use super::Api;
 use super::failure::{Failure, bytes_response, json_response};
 use super::path::{Query, Target};
 use super::table::{self, Form, Include};
+use super::{Api, packed};
 use crate::mutant::{self, Mutant};
 use crate::object::selector::{FieldSelector, LabelSelector};
 use crate::object::{Key, Kind, Object, Revision};
@@ -128,6 +128,13 @@ pub(super) struct Listing {
     remaining: Option<usize>,
 }
 
+impl Listing {
+    /// Objects that are stored nowhere.
+    pub(super) fn of(revision: Revision, objects: Vec<Arc<Object>>) -> Listing {
+        Listing { revision, objects, next: None, remaining: None }
+    }
+}
+
 impl Api {
     /// The newest state that may be shown, at least as new as `revision`.
     pub(super) async fn view_at_least(&self, revision: Revision) -> Result<View, Failure> {
@@ -186,6 +193,11 @@ impl Api {
         let form = Form::negotiate(headers, query)?;
         let selection = Selection::parse(target, query)?;
         let listing = self.listing(&selection, query).await?;
+        Ok(self.list_response(form, target.kind, listing))
+    }
+
+    /// Objects in the words of `kind` and in the form that the client wants.
+    pub(super) fn list_response(&self, form: Form, kind: &'static Kind, listing: Listing) -> Response<Body> {
         let mut metadata = json!({"resourceVersion": listing.revision.to_string()});
         if let Some(next) = &listing.next {
             metadata["continue"] = next.as_str().into();
@@ -193,7 +205,7 @@ impl Api {
         if let Some(remaining) = listing.remaining {
             metadata["remainingItemCount"] = remaining.into();
         }
-        let kind = target.kind;
+        let size = listing.objects.iter().map(|o| o.json().len() as u64).sum();
         let body = match form {
             Form::Objects => {
                 let head = format!(
@@ -217,7 +229,9 @@ impl Api {
                 splice(head, listing.objects, move |object| table::partial(object.value(), version).to_string().into())
             }
         };
-        Ok(bytes_response(200, &form.content_type(true), body))
+        let mut response = bytes_response(200, &form.content_type(true), body);
+        packed::mark(&mut response, size);
+        response
     }
 
     /// The selected objects: newest, not older than a revision, exactly at one, or the next page of an earlier list.
@@ -316,7 +330,7 @@ impl Api {
             Form::Objects => json_response(code, &kind.show(value)),
             Form::Table { version, include } => {
                 let mut table = table::head(kind, version, json!({}), true);
-                let cells: Vec<Value> = kind.columns.iter().map(|c| (c.cell)(&value, self.now())).collect();
+                let cells = kind.cells(&value, self.now());
                 let mut row = json!({"cells": cells});
                 match include {
                     Include::None => {}
@@ -335,10 +349,12 @@ impl Api {
 
 /// An object's bytes in the words of `kind`: the stored ones, unless it is an alias.
 pub(super) fn shown(kind: &'static Kind, object: &Object) -> Bytes {
-    match kind.alias {
-        None => object.json().clone(),
-        Some(_) => kind.show(object.value()).to_string().into(),
-    }
+    let as_it_is = match (&kind.alias, kind.custom) {
+        (None, None) => true,
+        (Some(_), _) => false,
+        (None, Some(_)) => object.json().starts_with(format!("{{\"apiVersion\":\"{}\"", kind.api_version()).as_bytes()),
+    };
+    if as_it_is { object.json().clone() } else { kind.show(object.value()).to_string().into() }
 }
 
 /// A list's body, made as it is sent: neither all of it at once in memory, nor others waiting until it is made.

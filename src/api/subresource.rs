@@ -16,20 +16,20 @@ use super::failure::{Failure, json_response};
 use super::read::version;
 use super::write::{Ask, Next, parse_delete_options};
 use crate::object::patch::{self, managed};
-use crate::object::{Draft, Object, admit};
+use crate::object::{Draft, Kind, Object, admit};
 
 impl Api {
     /// `/scale`: the one number of a workload, in the same form for every kind.
     pub(super) async fn scale(&self, ask: &Ask<'_>, verb: Verb, bytes: &Bytes) -> Result<Response<Body>, Failure> {
         match verb {
-            Verb::Get => Ok(json_response(200, &scale_of(&*self.find(ask.target).await?))),
+            Verb::Get => Ok(json_response(200, &scale_of(ask.target.kind, &*self.find(ask.target).await?))),
             Verb::Update | Verb::Patch => {
                 let sort = body::media_type(ask.headers);
                 let change = if verb == Verb::Update { body::parse(ask.headers, bytes)?.value } else { body::yaml(bytes)?.value };
                 let named = version(change["metadata"]["resourceVersion"].as_str().unwrap_or(""))?.filter(|r| *r > 0);
                 let done = self
                     .change(ask, named.is_none(), |old| {
-                        let current = scale_of(old);
+                        let current = scale_of(ask.target.kind, old);
                         let wanted = match (verb, sort.as_str()) {
                             (Verb::Update, _) => change.clone(),
                             (_, "application/json-patch+json") => {
@@ -53,17 +53,17 @@ impl Api {
                         let now = self.now();
                         let before = old.value();
                         let mut value = before.clone();
-                        value["spec"]["replicas"] = replicas.into();
                         let kind = ask.target.kind;
+                        *part(&mut value, scale_paths(kind).0) = replicas.into();
                         let manager = &ask.options.manager;
                         managed::track(kind, Some(&before), &mut value, manager, managed::Operation::Update, Some("scale"), now);
-                        let next = admit::update(old, value, None, now).map_err(|r| Failure::invalid(&r))?;
+                        let next = admit::update_as(kind.rules(), old, value, None, now).map_err(|r| Failure::invalid(&r))?;
                         Ok((next.map_or(Next::Unchanged, Next::Write), Vec::new()))
                     })
                     .await?;
                 Ok(match done {
-                    Ok((object, _)) => json_response(200, &scale_of(&object)),
-                    Err(_) => json_response(200, &scale_of(&*self.find(ask.target).await?)),
+                    Ok((object, _)) => json_response(200, &scale_of(ask.target.kind, &object)),
+                    Err(_) => json_response(200, &scale_of(ask.target.kind, &*self.find(ask.target).await?)),
                 })
             }
             _ => Err(Failure::method_not_allowed()),
@@ -158,16 +158,43 @@ impl Api {
     }
 }
 
+/// Where the wished and the real number of a kind are, and its selector where that is a text.
+fn scale_paths(kind: &Kind) -> (&str, &str, Option<&str>) {
+    match kind.version_of().and_then(|version| version.scale.as_ref()) {
+        Some(scale) => (&scale.replicas, &scale.status_replicas, scale.selector.as_deref()),
+        None => ("spec.replicas", "status.replicas", None),
+    }
+}
+
+/// The part of a tree at a dotted path, made if it is not there.
+fn part<'a>(value: &'a mut Value, path: &str) -> &'a mut Value {
+    path.split('.').fold(value, |at, name| {
+        if !at.is_object() {
+            *at = json!({});
+        }
+        &mut at[name]
+    })
+}
+
 /// The Scale of a workload.
-fn scale_of(object: &Object) -> Value {
+fn scale_of(kind: &Kind, object: &Object) -> Value {
     let value = object.value();
     let metadata = &value["metadata"];
-    let mut status = json!({"replicas": value["status"]["replicas"].as_i64().unwrap_or(0)});
+    let (wished, real, selector) = scale_paths(kind);
+    let at = |path: &str| path.split('.').try_fold(&value, |at, name| at.get(name));
+    let mut status = json!({"replicas": at(real).and_then(Value::as_i64).unwrap_or(0)});
+    if kind.custom.is_some()
+        && let Some(text) = selector.and_then(at).and_then(Value::as_str)
+    {
+        status["selector"] = text.into();
+    }
     let selector = &value["spec"]["selector"];
     // The oldest of them only names labels.
     let selector =
         if object.key.kind.kind == "ReplicationController" { json!({"matchLabels": selector}) } else { selector.clone() };
-    if let Ok(typed) = serde_json::from_value(selector) {
+    if kind.custom.is_none()
+        && let Ok(typed) = serde_json::from_value(selector)
+    {
         status["selector"] = selector_text(&typed).into();
     }
     json!({
@@ -176,7 +203,7 @@ fn scale_of(object: &Object) -> Value {
             "name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"],
             "resourceVersion": metadata["resourceVersion"], "creationTimestamp": metadata["creationTimestamp"],
         },
-        "spec": {"replicas": value["spec"]["replicas"].as_i64().unwrap_or(1)},
+        "spec": {"replicas": at(wished).and_then(Value::as_i64).unwrap_or(if kind.custom.is_some() { 0 } else { 1 })},
         "status": status,
     })
 }

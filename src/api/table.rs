@@ -99,13 +99,13 @@ pub(super) fn head(kind: &Kind, version: &str, metadata: Value, columns: bool) -
         "columnDefinitions": Value::Null, "rows": [],
     });
     if columns {
-        let definition = |column: &crate::object::columns::Column| {
+        let definition = |column: crate::object::custom::Heading| {
             json!({
-                "name": column.name, "type": column.r#type, "format": if column.name == "Name" { "name" } else { "" },
-                "description": format!("{} of the {}", column.name, kind.kind), "priority": column.priority,
+                "name": column.name, "type": column.r#type, "format": column.format, "description": column.description,
+                "priority": column.priority,
             })
         };
-        table["columnDefinitions"] = kind.columns.iter().map(definition).collect();
+        table["columnDefinitions"] = kind.headings().into_iter().map(definition).collect();
     }
     table
 }
@@ -113,7 +113,7 @@ pub(super) fn head(kind: &Kind, version: &str, metadata: Value, columns: bool) -
 /// The row of one object. Its cells are made of what is stored, and what goes with it is in the words of `kind`.
 pub(super) fn row(kind: &'static Kind, object: &Object, version: &str, include: Include, now: Timestamp) -> Value {
     let value = object.value();
-    let cells: Vec<Value> = object.key.kind.columns.iter().map(|column| (column.cell)(&value, now)).collect();
+    let cells = kind.rules().cells(&value, now);
     let mut row = json!({"cells": cells});
     match include {
         Include::None => {}

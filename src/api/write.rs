@@ -22,7 +22,7 @@ use crate::object::admit::{self, DeleteOptions, Deletion, Propagation, Stamp};
 use crate::object::kind::Durability;
 use crate::object::ours::SYSTEM_NAMESPACE;
 use crate::object::patch::{self, PatchError, managed};
-use crate::object::{Draft, Key, Kind, Object};
+use crate::object::{Draft, Key, Kind, Object, custom};
 use crate::store::{Committed, Conflict, ConflictKind, Txn};
 
 /// How often a write is planned again because something changed in between. Agents and loops write often, each time briefly.
@@ -108,7 +108,8 @@ impl Api {
         let kind = ask.target.kind;
         let Parsed { mut value, duplicates } = body::parse(ask.headers, bytes)?;
         check_type(kind, &value)?;
-        let warnings = conform(kind, &mut value, &duplicates, ask.options.validation)?;
+        let mut warnings = conform(kind, &mut value, &duplicates, ask.options.validation)?;
+        warnings.extend(admit::warnings(kind, &value));
         place(ask.target, &mut value)?;
         if value["metadata"]["resourceVersion"].as_str().is_some_and(|r| !r.is_empty()) {
             return Err(Failure::bad_request("resourceVersion should not be set on objects to be created"));
@@ -118,7 +119,8 @@ impl Api {
 
     /// Stores a new object. `track`: its fields are recorded as the manager's (an apply has done that already).
     async fn insert(&self, ask: &Ask<'_>, value: Value, warnings: &[String], track: bool) -> Result<Response<Body>, Failure> {
-        let kind = ask.target.kind.stored();
+        let kind = ask.target.kind.rules();
+        self.open_definition(kind)?;
         let given_name = value["metadata"]["name"].as_str().unwrap_or("").to_owned();
         for _ in 0..TRIES {
             let now = self.now();
@@ -163,6 +165,16 @@ impl Api {
             &given_name,
             "it could not be created: its namespace keeps changing, or names made of generateName are taken",
         ))
+    }
+
+    /// Refuses new objects of a kind whose definition is going away.
+    fn open_definition(&self, kind: &'static Kind) -> Result<(), Failure> {
+        let name = format!("{}.{}", kind.plural, kind.group);
+        let definition = |_| self.store().get(&Key::new(custom::definitions(), "", &name));
+        match kind.custom.and_then(definition).is_some_and(|definition| definition.meta.deleting()) {
+            true => Err(Failure::definition_terminating(kind)),
+            false => Ok(()),
+        }
     }
 
     /// The namespace that a new object goes into, which must be there and must not be on its way out.
@@ -244,7 +256,8 @@ impl Api {
         let kind = ask.target.kind;
         let Parsed { mut value, duplicates } = body::parse(ask.headers, bytes)?;
         check_type(kind, &value)?;
-        let warnings = conform(kind, &mut value, &duplicates, ask.options.validation)?;
+        let mut warnings = conform(kind, &mut value, &duplicates, ask.options.validation)?;
+        warnings.extend(admit::warnings(kind, &value));
         place(ask.target, &mut value)?;
         let named = version(value["metadata"]["resourceVersion"].as_str().unwrap_or(""))?.filter(|r| *r > 0);
         let value = kind.store(value);
@@ -259,14 +272,14 @@ impl Api {
     /// The version that follows `old` when a client wants `wanted`: defaults, ownership of fields, rules.
     fn next_version(&self, ask: &Ask<'_>, old: &Arc<Object>, mut wanted: Value) -> Result<Next, Failure> {
         let now = self.now();
-        let (kind, subresource) = (ask.target.kind.stored(), ask.subresource());
+        let (kind, subresource) = (ask.target.kind.rules(), ask.subresource());
         admit::prepare(kind, &mut wanted);
         let before = old.value();
         managed::track(kind, Some(&before), &mut wanted, &ask.options.manager, managed::Operation::Update, subresource, now);
         if subresource.is_none() {
             self.assign(old, &before, &mut wanted)?;
         }
-        match admit::update(old, wanted, subresource, now).map_err(|r| Failure::invalid(&r))? {
+        match admit::update_as(kind, old, wanted, subresource, now).map_err(|r| Failure::invalid(&r))? {
             Some(draft) => Ok(Next::Write(draft)),
             None => Ok(Next::Unchanged),
         }
@@ -291,7 +304,8 @@ impl Api {
             other => return Err(Failure::unsupported(other, PATCHES)),
         };
         // Our own kinds have no strategic merge in Kubernetes' sense, as custom resources have none.
-        if sort == "application/strategic-merge-patch+json" && kind.group == crate::object::ours::GROUP {
+        if sort == "application/strategic-merge-patch+json" && (kind.group == crate::object::ours::GROUP || kind.custom.is_some())
+        {
             return Err(Failure::unsupported(
                 &sort,
                 &["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"],
@@ -312,7 +326,8 @@ impl Api {
                 PatchError::Malformed(why) => Failure::bad_request(why),
                 PatchError::NotApplicable(why) => Failure::unprocessable(why),
             })?;
-            let warnings = conform(kind, &mut value, &duplicates, ask.options.validation)?;
+            let mut warnings = conform(kind, &mut value, &duplicates, ask.options.validation)?;
+            warnings.extend(admit::warnings(kind, &value));
             check_type(kind, &value)?;
             place(ask.target, &mut value)?;
             // A patch that says nothing of the version carries the one that it was applied to.
@@ -333,13 +348,14 @@ impl Api {
         }
         let Parsed { value: mut config, duplicates } = body::yaml(bytes)?;
         check_type(kind, &config)?;
-        let warnings = conform(kind, &mut config, &duplicates, options.validation)?;
+        let mut warnings = conform(kind, &mut config, &duplicates, options.validation)?;
+        warnings.extend(admit::warnings(kind, &config));
         place(ask.target, &mut config)?;
         if !config["metadata"]["managedFields"].is_null() {
             return Err(Failure::bad_request("metadata.managedFields must be nil"));
         }
         let named = version(config["metadata"]["resourceVersion"].as_str().unwrap_or(""))?.filter(|r| *r > 0);
-        let (config, kind) = (kind.store(config), kind.stored());
+        let (config, kind) = (kind.store(config), kind.rules());
         let applied = |old: Option<&Value>| {
             patch::apply::apply(kind, old, &config, &options.manager, options.force, self.now())
                 .map_err(|conflicts| Failure::apply_conflicts(&conflicts))
@@ -368,10 +384,14 @@ impl Api {
                     if ask.subresource().is_none() {
                         self.assign(old, &before, &mut value)?;
                     }
-                    Ok(match admit::update(old, value, ask.subresource(), self.now()).map_err(|r| Failure::invalid(&r))? {
-                        Some(draft) => (Next::Write(draft), warnings.clone()),
-                        None => (Next::Unchanged, warnings.clone()),
-                    })
+                    Ok(
+                        match admit::update_as(kind, old, value, ask.subresource(), self.now())
+                            .map_err(|r| Failure::invalid(&r))?
+                        {
+                            Some(draft) => (Next::Write(draft), warnings.clone()),
+                            None => (Next::Unchanged, warnings.clone()),
+                        },
+                    )
                 })
                 .await;
             match done {
@@ -406,7 +426,7 @@ impl Api {
             let field = |path: &str| kind.selectable.iter().position(|s| *s == path).map_or("", |n| old.meta.fields[n].as_str());
             // Nobody runs it, or nobody runs it any more: there is nothing to wait for.
             let idle = || field("spec.nodeName").is_empty() || matches!(field("status.phase"), "Succeeded" | "Failed");
-            if kind.plural == "pods" && idle() {
+            if kind.plural == "pods" && kind.group.is_empty() && idle() {
                 options.grace_seconds = Some(0);
             }
             let next = match admit::delete(old, &options, self.now()).map_err(|e| Failure::not_deleted(kind, name, &e))? {
@@ -458,7 +478,7 @@ const PATCHES: &[&str] = &[
     "application/apply-patch+yaml",
 ];
 
-fn warn(response: &mut Response<Body>, warnings: &[String]) {
+pub(super) fn warn(response: &mut Response<Body>, warnings: &[String]) {
     for warning in warnings.iter().take(20) {
         let text: String = warning.chars().take(256).filter(|c| !c.is_control()).flat_map(char::escape_default).collect();
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{}\"", text.replace("\\\\", "\\"))) {

@@ -88,7 +88,7 @@ fn pod(number: usize) -> Value {
         (0..12).map(|i| json!({"name": format!("SETTING_{i}"), "value": "a value of a usual length"})).collect();
     json!({
         "metadata": {"name": format!("pod-{number}"), "labels": {"app": format!("app-{}", number % 100), "tier": "bench"}},
-        "spec": {"schedulerName": "nobody", "containers": [{
+        "spec": {"schedulerName": "nobody", "automountServiceAccountToken": false, "containers": [{
             "name": "main", "image": "registry.example.org/shop/main:1.27.4", "env": env, "ports": [{"containerPort": 8080}],
             "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}},
             "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}},

@@ -211,11 +211,11 @@ pub(super) fn commit_files<A: AsRef<str>, B: AsRef<str>>(
     Ok(write().context("commit to the repository")?.to_string())
 }
 
-/// A Deployment of `replicas` pods that stop at once, spread evenly by the scheduler.
+/// A Deployment of `replicas` pods that stop at once, spread evenly by the scheduler. They speak to nobody and get no token.
 pub(super) fn deployment(name: &str, replicas: usize, image: &str, version: &str) -> String {
     format!(
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec:\n  replicas: {replicas}\n  selector: {{matchLabels: {{app: {name}}}}}\n  \
          strategy: {{rollingUpdate: {{maxSurge: 1, maxUnavailable: 0}}}}\n  template:\n    metadata: {{labels: {{app: {name}}}}}\n    spec:\n      \
-         containers:\n        - name: main\n          image: {image}\n          env: [{{name: VERSION, value: \"{version}\"}}]\n"
+         automountServiceAccountToken: false\n      containers:\n        - name: main\n          image: {image}\n          env: [{{name: VERSION, value: \"{version}\"}}]\n"
     )
 }

@@ -22,7 +22,7 @@ pub(super) fn run(cx: &Context, args: &Validate) -> Outcome {
             tree.entries.insert(format!("{prefix}{name}"), entry);
         }
     }
-    let result = render(&tree, &Options { namespace: args.namespace.clone() });
+    let result = render(&tree, &Options { namespace: args.namespace.clone(), ..Options::default() });
     if args.output == "json" {
         let problems: Vec<_> = result.as_ref().err().into_iter().flatten().map(problem_json).collect();
         let objects = result.as_ref().map_or(0, |r| r.objects.len());

@@ -201,11 +201,18 @@ fn look(mirrors: &Mirrors, ask: Ask, before: Option<Arc<Seen>>, mut cache: Cache
     let outcome = match mirrors.fetch(&ask.request) {
         Err(error) => Err(Unread { kind: error.kind, message: error.sentence() }),
         Ok(fetched) => {
-            let same = before.filter(|b| b.ask.request == ask.request && b.ask.namespace == ask.namespace);
+            let same = before.filter(|b| {
+                let asked = &b.ask;
+                asked.request == ask.request && asked.namespace == ask.namespace && asked.kinds == ask.kinds
+            });
             let known = same.as_ref().and_then(|b| b.outcome.as_ref().ok()).filter(|chart| chart.commit == fetched.commit);
             let rendered = match known {
                 Some(chart) => chart.rendered.clone(),
-                None => render::render_cached(&fetched.tree, &render::Options { namespace: ask.namespace.clone() }, &mut cache),
+                None => render::render_cached(
+                    &fetched.tree,
+                    &render::Options { namespace: ask.namespace.clone(), kinds: ask.kinds.clone() },
+                    &mut cache,
+                ),
             };
             let git::Fetched { commit, subject, author, trailers, .. } = fetched;
             Ok(Chart { commit, subject, author, trailers, rendered })

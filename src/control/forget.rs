@@ -14,7 +14,7 @@ use crate::plan::garbage::{MISSING_NODE, ended_beyond};
 use crate::plan::rollout::ended;
 use crate::store::{Conflict, Txn, View};
 
-/// How long an event is kept after it last happened. Kubernetes' time.
+/// How long an event is kept after it was last written. Kubernetes' time.
 const EVENT_LIFE: SignedDuration = SignedDuration::from_hours(1);
 /// Kubernetes' type of join tokens.
 const TOKEN: &str = "bootstrap.kubernetes.io/token";
@@ -122,7 +122,7 @@ fn out_of_service(node: Option<&Arc<Object>>) -> bool {
 fn look(cx: &mut Context<'_>, key: &Key, pods: &mut Pods) -> Result<Option<Timestamp>, Trouble> {
     let Some(object) = cx.store.get(key) else { return Ok(None) };
     let due = if key.kind == kind_of::<Event>() {
-        event_end(&*object.typed::<Event>()?)
+        event_end(&*object.typed::<Event>()?, cx.now)
     } else if key.kind == kind_of::<Secret>() {
         token_end(&*object.typed::<Secret>()?)
     } else {
@@ -140,11 +140,16 @@ fn look(cx: &mut Context<'_>, key: &Key, pods: &mut Pods) -> Result<Option<Times
     Ok(None)
 }
 
-fn event_end(event: &Event) -> Option<Timestamp> {
+/// As in Kubernetes the last write counts, and not what the event says of when it happened. The newest of the times that writes leave in it
+/// is the nearest to that; one that is ahead of the clock is its author's mistake.
+fn event_end(event: &Event, now: Timestamp) -> Option<Timestamp> {
+    let meta = &event.metadata;
+    let created = meta.creation_timestamp.as_ref().map(|t| t.0);
     let series = event.series.as_ref().and_then(|s| s.last_observed_time.as_ref()).map(|t| t.0);
-    let last = event.last_timestamp.as_ref().map(|t| t.0).or(series);
-    let last = last.or(event.event_time.as_ref().map(|t| t.0)).or(event.metadata.creation_timestamp.as_ref().map(|t| t.0));
-    last?.checked_add(EVENT_LIFE).ok()
+    let last = event.last_timestamp.as_ref().map(|t| t.0);
+    let managed = meta.managed_fields.iter().flatten().filter_map(|entry| entry.time.as_ref()).map(|t| t.0);
+    let newest = [created, series, last].into_iter().flatten().chain(managed).filter(|t| *t <= now).max();
+    newest.or(created)?.checked_add(EVENT_LIFE).ok()
 }
 
 fn token_end(secret: &Secret) -> Option<Timestamp> {
@@ -170,4 +175,43 @@ fn pod_end(cx: &Context<'_>, object: &Arc<Object>, pods: &mut Pods) -> Result<Op
     }
     let since = *pods.stranded.entry(object.key.clone()).or_insert(cx.now);
     Ok(since.checked_add(MISSING_NODE).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// How many minutes after ten o'clock an event ends that is looked at at eleven.
+    fn end(event: Value) -> Option<f64> {
+        let mut event = event;
+        event["involvedObject"] = json!({});
+        if event["metadata"].is_null() {
+            event["metadata"] = json!({});
+        }
+        let event: Event = serde_json::from_value(event).unwrap();
+        let ten: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
+        let end = event_end(&event, ten.checked_add(EVENT_LIFE).unwrap())?;
+        Some(end.duration_since(ten).as_secs_f64() / 60.0)
+    }
+
+    #[test]
+    fn an_event_ends_an_hour_after_it_was_written() {
+        let created = |at: &str| json!({"creationTimestamp": format!("2026-11-21T{at}Z")});
+        // What it says of when it happened is not asked.
+        assert_eq!(end(json!({"metadata": created("10:30:00"), "eventTime": "2020-01-01T00:00:00.000000Z"})), Some(90.0));
+        assert_eq!(end(json!({"metadata": created("10:30:00"), "eventTime": "2036-01-01T00:00:00.000000Z"})), Some(90.0));
+        assert_eq!(end(json!({"metadata": created("10:30:00"), "lastTimestamp": "2020-01-01T00:00:00Z"})), Some(90.0));
+        // It happened again, or was written again.
+        assert_eq!(end(json!({"metadata": created("10:00:00"), "lastTimestamp": "2026-11-21T10:40:00Z"})), Some(100.0));
+        let again = json!({"count": 2, "lastObservedTime": "2026-11-21T10:20:00.000000Z"});
+        assert_eq!(end(json!({"metadata": created("10:00:00"), "series": again})), Some(80.0));
+        let mut written = created("10:00:00");
+        written["managedFields"] = json!([{"manager": "kubectl", "operation": "Update", "time": "2026-11-21T10:50:00Z"}]);
+        assert_eq!(end(json!({"metadata": written})), Some(110.0));
+        // Nobody makes it last by a time to come.
+        assert_eq!(end(json!({"metadata": created("10:10:00"), "lastTimestamp": "2036-01-01T00:00:00Z"})), Some(70.0));
+        assert_eq!(end(json!({})), None);
+    }
 }

@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use super::keyed::{Cursor, Keys, News, Trouble};
 use super::{Context, Loop, Next, write};
 use crate::object::admit::Propagation;
+use crate::object::custom::{Kinds, definitions};
 use crate::object::{Key, Kind, Object};
 use crate::plan::garbage::{FOREGROUND, Fate, ORPHAN, Owner, fate, waits};
 use crate::store::{Conflict, Txn, View};
@@ -41,7 +42,7 @@ impl Garbage {
         // what the old one owned is without an owner.
         let Some(old) = old else { return };
         if new.is_none_or(|new| new.meta.uid != old.meta.uid || new.meta.owners != old.meta.owners) {
-            for owner in old.meta.owners.iter().filter_map(|o| key_of(o, &old.key)) {
+            for owner in old.meta.owners.iter().filter_map(|o| key_of(view, o, &old.key)) {
                 if view.get(&owner).is_some_and(|o| waits(&o.meta).is_some()) {
                     self.keys.add(owner);
                 }
@@ -78,8 +79,9 @@ impl Loop for Garbage {
 
 /// The key of an owner, seen from a dependent. `None`: of a kind that is not known here, or a namespaced owner of something that is in
 /// no namespace.
-fn key_of(owner: &OwnerReference, dependent: &Key) -> Option<Key> {
-    let kind = Kind::of(&owner.api_version, &owner.kind)?.stored();
+fn key_of(view: &View, owner: &OwnerReference, dependent: &Key) -> Option<Key> {
+    let defined = || Kinds::established(view.list(definitions())).of(&owner.api_version, &owner.kind);
+    let kind = Kind::of(&owner.api_version, &owner.kind).or_else(defined)?.stored();
     let namespace = if kind.namespaced { &*dependent.namespace } else { "" };
     (!kind.namespaced || !namespace.is_empty()).then(|| Key::new(kind, namespace, &owner.name))
 }
@@ -101,7 +103,7 @@ fn look(cx: &mut Context<'_>, key: &Key) -> Result<(), Trouble> {
         .owners
         .iter()
         .map(|reference| {
-            let Some(owner) = key_of(reference, key) else { return Owner::Unknown };
+            let Some(owner) = key_of(&view, reference, key) else { return Owner::Unknown };
             match view.get(&owner) {
                 Some(o) if o.meta.uid == reference.uid => {
                     let waiting = waits(&o.meta) == Some(FOREGROUND);

@@ -9,6 +9,7 @@
 
 mod account;
 mod aggregate;
+mod definition;
 mod deployment;
 pub mod event;
 pub mod fetch;
@@ -74,6 +75,7 @@ pub fn loops(options: &Options) -> Vec<Box<dyn Loop>> {
         Box::new(namespace::Namespaces::default()),
         Box::new(forget::Forget::new(options.ended_pods)),
         Box::new(aggregate::Aggregate::default()),
+        Box::new(definition::Definitions::default()),
         Box::new(account::Accounts::new(options.certificate.clone())),
     ]
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::keyed::{Cursor, Keys, News, Trouble};
 use super::{Context, Loop, Next, write};
-use crate::object::{Key, Kind, Object, kind_of};
+use crate::object::{Key, Object, kind_of};
 use crate::plan::rollout::stamp;
 use crate::store::{Conflict, Txn, View};
 
@@ -64,7 +64,7 @@ fn look(cx: &mut Context<'_>, key: &Key) -> Result<(), Trouble> {
     let view = cx.store.view();
     let Some(object) = view.get(key).cloned().filter(|o| o.meta.deleting()) else { return Ok(()) };
     let content: Vec<&Arc<Object>> =
-        Kind::all_stored().filter(|kind| kind.namespaced).flat_map(|kind| view.list_in(kind, &key.name)).collect();
+        view.kinds().filter(|kind| kind.namespaced).flat_map(|kind| view.list_in(kind, &key.name)).collect();
     let mut conflict = None;
     let news: Vec<&Arc<Object>> = content.iter().copied().filter(|o| !o.meta.deleting()).collect();
     for batch in news.chunks(BATCH) {
@@ -82,7 +82,7 @@ fn look(cx: &mut Context<'_>, key: &Key) -> Result<(), Trouble> {
     let view = cx.store.view();
     let Some(object) = view.get(key).cloned().or(Some(object)) else { return Ok(()) };
     let mut remaining: BTreeMap<String, usize> = BTreeMap::new();
-    for left in Kind::all_stored().filter(|kind| kind.namespaced).flat_map(|kind| view.list_in(kind, &key.name)) {
+    for left in view.kinds().filter(|kind| kind.namespaced).flat_map(|kind| view.list_in(kind, &key.name)) {
         *remaining.entry(left.key.kind.resource()).or_default() += 1;
     }
     let mut txn = Txn::new();

@@ -37,8 +37,10 @@ pub(super) fn respecified(old: &Object, change: impl FnOnce(&mut Value)) -> Draf
 
 /// A new object, through the same door as everybody else's.
 pub(super) fn new_object<K: Resource + Serialize>(cx: &mut Context<'_>, typed: &K) -> Result<Draft, Refused> {
-    let value = serde_json::to_value(typed).expect("a typed object can be written");
-    admit::create(kind_of::<K>(), value, &Stamp { uid: cx.ids.uid(), now: cx.now })
+    let mut value = serde_json::to_value(typed).expect("a typed object can be written");
+    let stamp = Stamp { uid: cx.ids.uid(), now: cx.now };
+    admit::assign(kind_of::<K>(), &mut value, None, &stamp.uid, &cx.store.view())?;
+    admit::create(kind_of::<K>(), value, &stamp)
 }
 
 /// Asks for an object to be deleted, if it is still the version that was read. Says whether that is news.

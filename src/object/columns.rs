@@ -51,8 +51,25 @@ const SELECTOR: Column = wide("Selector", |o, _| selector(&o["spec"]["selector"]
 /// For kinds without columns of their own.
 pub const PLAIN: &[Column] = &[NAME, AGE];
 
+/// Columns of CustomResourceDefinitions.
+pub const DEFINITION: &[Column] = &[NAME, text("Created At", |o, _| or(&o["metadata"]["creationTimestamp"], ""))];
+
 /// Columns of Namespaces.
 pub const NAMESPACE: &[Column] = &[NAME, text("Status", |o, _| or(&o["status"]["phase"], "Active")), AGE];
+
+/// Columns of ComponentStatuses.
+pub const COMPONENT: &[Column] = &[
+    NAME,
+    text("Status", |o, _| component(o, "status").map_or("Unknown", |s| if s == "True" { "Healthy" } else { "Unhealthy" }).into()),
+    text("Message", |o, _| component(o, "message").unwrap_or("").into()),
+    text("Error", |o, _| component(o, "error").unwrap_or("").into()),
+];
+
+/// What a component's condition says of it.
+fn component<'a>(object: &'a Value, field: &str) -> Option<&'a str> {
+    let healthy = object["conditions"].as_array()?.iter().find(|condition| condition["type"] == "Healthy")?;
+    healthy[field].as_str()
+}
 
 /// Columns of Nodes.
 pub const NODE: &[Column] = &[

@@ -12,7 +12,9 @@ use serde_json::Value;
 
 use super::admit::Cause;
 use super::columns::Column;
-pub use rows::KINDS;
+use super::custom::Custom;
+pub(in crate::object) use rows::PLAIN;
+pub use rows::{KINDS, MEASURED};
 
 mod rows;
 
@@ -52,6 +54,8 @@ pub struct Kind {
     pub idle: &'static str,
     /// Whose objects these are in other words; `None` for a kind that is stored as it is served.
     pub alias: Option<Alias>,
+    /// What a definition in the cluster says of it; `None` for the kinds of this program.
+    pub custom: Option<&'static Custom>,
 }
 
 /// How a row that stores nothing of its own shows another row's objects: the same things in another group or version.
@@ -66,6 +70,9 @@ pub struct Alias {
     /// From the stored words to this row's. Leaves `apiVersion` to the caller.
     pub show: fn(&mut Value),
 }
+
+/// The group of what is measured.
+pub const METRICS: &str = "metrics.k8s.io";
 
 /// The group of roles and bindings.
 pub const RBAC: &str = "rbac.authorization.k8s.io";
@@ -93,18 +100,30 @@ impl Kind {
     pub fn has(&self, subresource: &str) -> bool {
         self.subresources.contains(&subresource)
     }
-    /// The row under which objects of this one are stored: itself, unless it is an [`Alias`].
+    /// Whether it is measured when somebody asks, and stored nowhere.
+    pub fn measured(&self) -> bool {
+        MEASURED.iter().any(|row| std::ptr::eq(row, self))
+    }
+    /// The row under which objects of this one are stored: itself, unless it is an [`Alias`] or another version of a defined kind.
     pub fn stored(&'static self) -> &'static Kind {
         match &self.alias {
-            None => self,
+            None => self.custom.and_then(|custom| custom.stored).unwrap_or(self),
             Some(alias) => Kind::of(alias.of, self.kind).expect("an alias names a row that is there"),
         }
+    }
+    /// The row by whose rules an object in this row's words is admitted: versions of a defined kind have rules of their own, an alias has
+    /// those of the row that stores.
+    pub fn rules(&'static self) -> &'static Kind {
+        if self.custom.is_some() { self } else { self.stored() }
     }
     /// Turns an object in this row's words into what is stored.
     pub fn store(&'static self, mut value: Value) -> Value {
         if let Some(alias) = &self.alias {
             (alias.store)(&mut value);
             value["apiVersion"] = alias.of.into();
+        } else if self.custom.is_some() {
+            // Versions of a defined kind differ in nothing else: there is no conversion.
+            value["apiVersion"] = self.stored().api_version().into();
         }
         value
     }
@@ -112,6 +131,8 @@ impl Kind {
     pub fn show(&'static self, mut value: Value) -> Value {
         if let Some(alias) = &self.alias {
             (alias.show)(&mut value);
+        }
+        if self.alias.is_some() || self.custom.is_some() {
             value["apiVersion"] = self.api_version().into();
         }
         value

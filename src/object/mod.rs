@@ -14,6 +14,7 @@ pub mod admit;
 mod alias;
 pub mod columns;
 pub mod cron;
+pub mod custom;
 pub mod decoded;
 pub mod kind;
 pub mod ours;
@@ -195,11 +196,24 @@ impl Object {
         let json = [&self.json[..start], revision.to_string().as_bytes(), &self.json[end..]].concat();
         Object { key: self.key.clone(), revision, meta: self.meta.clone(), json: json.into(), typed: Arc::default() }
     }
-    /// An object from bytes that a store engine kept.
-    pub fn from_json(json: Bytes) -> Result<Self, serde_json::Error> {
+    /// An object from bytes that a store engine kept. Of a kind that is not in the program, `plural` is what paths call it: what its
+    /// definition says is not known yet.
+    pub fn from_json(json: Bytes, plural: &str) -> Result<Self, serde_json::Error> {
         let value: Value = serde_json::from_slice(&json)?;
-        let kind = Kind::of_value(&value)
-            .ok_or_else(|| serde::de::Error::custom(format!("unknown kind {}/{}", value["apiVersion"], value["kind"])))?;
+        let kind = match Kind::of_value(&value) {
+            Some(kind) => kind,
+            None => {
+                let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+                if value["kind"].as_str().is_none_or(str::is_empty)
+                    || !value["apiVersion"].as_str().is_some_and(|v| v.contains('/'))
+                {
+                    return Err(serde::de::Error::custom(format!("unknown kind {}/{}", value["apiVersion"], value["kind"])));
+                }
+                let namespaced = !value["metadata"]["namespace"].is_null();
+                custom::stored_row(&text(&value["apiVersion"]), &text(&value["kind"]), plural, namespaced)
+                    .map_err(serde::de::Error::custom)?
+            }
+        };
         let revision = value["metadata"]["resourceVersion"].as_str().and_then(|r| r.parse().ok()).unwrap_or(0);
         Ok(Object { key: key_of(kind, &value), revision, meta: Meta::read(kind, &value), json, typed: Arc::default() })
     }
@@ -245,6 +259,7 @@ impl Draft {
     /// The bytes are `{"apiVersion":…,"kind":…,"metadata":{"resourceVersion":"`, the revision's digits, and the rest with its keys in
     /// order, so that the place of the digits is known without a search.
     pub fn new(kind: &'static Kind, mut value: Value) -> Self {
+        let kind = kind.stored();
         value["apiVersion"] = kind.api_version().into();
         value["kind"] = kind.kind.into();
         let mut metadata = value["metadata"].take();

@@ -12,6 +12,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::{Key, custom};
+
 /// The API group of our own kinds.
 pub const GROUP: &str = "portolan.dev";
 /// Its version.
@@ -325,6 +327,9 @@ pub struct InventoryItem {
     pub api_version: String,
     /// `Deployment`.
     pub kind: String,
+    /// `crontabs`, for a kind that somebody defined; empty for the kinds of the program.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub plural: String,
     /// Empty for cluster-scoped kinds.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub namespace: String,
@@ -338,6 +343,14 @@ pub struct InventoryItem {
     /// The number of the release that created it; 0 if it was there before and was adopted.
     #[serde(default)]
     pub created: i64,
+}
+
+impl InventoryItem {
+    /// The key of the object, if its kind is known.
+    pub fn key(&self) -> Option<Key> {
+        let kind = custom::row_named(&self.api_version, &self.kind, &self.plural, !self.namespace.is_empty())?;
+        Some(Key::new(kind, &self.namespace, &self.name))
+    }
 }
 
 /// A rollout on its way: everything that its judge remembers between two looks, so that a restarted server goes on where it was.
@@ -561,6 +574,25 @@ pub struct RenderedObject {
     pub file: String,
     /// The line on which its document begins, from 1.
     pub line: u32,
+    /// `crontabs`, for a kind that somebody defined; empty for the kinds of the program.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub plural: String,
     /// The object, defaults filled in.
     pub object: Value,
+}
+
+impl RenderedObject {
+    /// The key of the object, if its kind is known.
+    pub fn key(&self) -> Option<Key> {
+        let text = |value: &'_ Value| value.as_str().unwrap_or_default().to_owned();
+        let meta = &self.object["metadata"];
+        let namespace = text(&meta["namespace"]);
+        let kind = custom::row_named(
+            &text(&self.object["apiVersion"]),
+            &text(&self.object["kind"]),
+            &self.plural,
+            !namespace.is_empty(),
+        )?;
+        Some(Key::new(kind, if kind.namespaced { &namespace } else { "" }, meta["name"].as_str().unwrap_or("")))
+    }
 }

@@ -92,6 +92,9 @@ impl admit::Around for Nothing {
     fn of_kind(&self, _: &'static Kind) -> Vec<std::sync::Arc<Object>> {
         Vec::new()
     }
+    fn object(&self, _: &crate::object::Key) -> Option<std::sync::Arc<Object>> {
+        None
+    }
 }
 
 /// What a client sends again is no change, and what it left out comes back.

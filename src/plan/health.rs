@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::mutant::{self, Mutant};
 use crate::object::Object;
+use crate::object::custom::{self, Definition};
 use crate::object::ours::Evidence;
 
 /// After this many restarts a container that ends again is broken: it began and ended three times. One or two early exits are common
@@ -103,6 +104,7 @@ pub fn of(object: &Object, children: &Children, since: Option<Timestamp>, now: T
         ("apps", "ReplicaSet") => object.typed::<ReplicaSet>().map(|r| look.replica_set(&r, children)),
         ("", "Pod") => object.typed::<Pod>().map(|p| look.bare_pod(&p)),
         ("", "Namespace") => object.typed::<Namespace>().map(|n| namespace(&n)),
+        (custom::GROUP, _) => object.typed::<Definition>().map(|d| definition(&d)),
         // What has no life of its own is well as soon as it exists. An Application judges itself: its failure must not take down the
         // one that brought it.
         _ => return Health::default(),
@@ -112,6 +114,11 @@ pub fn of(object: &Object, children: &Children, since: Option<Timestamp>, now: T
 
 fn place(namespace: &str, name: &str) -> String {
     if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
+}
+
+/// Objects of a defined kind wait until it is established.
+fn definition(definition: &Definition) -> Health {
+    if definition.established { Health::default() } else { progressing("its kind is not established".to_owned()) }
 }
 
 fn namespace(namespace: &Namespace) -> Health {

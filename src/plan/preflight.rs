@@ -82,7 +82,7 @@ fn acceptable(input: &Input<'_>, change: &Change, origin: &Origin, problems: &mu
             admit::create(key.kind, change.new.clone(), &stamp).err()
         }
         Action::Patch | Action::Adopt => match (input.live)(key) {
-            Some(live) => admit::update(&live, change.new.clone(), None, input.now).err(),
+            Some(live) => admit::update_as(key.kind, &live, change.new.clone(), None, input.now).err(),
             None => None,
         },
     };

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::document::{Document, Fault, fault};
 use super::places::{Places, steps};
 use crate::object::admit::{self, Coerce, ShapeKind, Step, show_path};
+use crate::object::custom::Kinds;
 use crate::object::{KINDS, Kind, ours};
 
 /// An object is stored and sent as a whole. In bytes; etcd draws its line at 1.5 MiB.
@@ -25,9 +26,9 @@ const RESERVED: &[&str] = &[ours::OWNER_ANNOTATION, ours::COMMIT_ANNOTATION, our
 const SERVER_SETS: &[&str] = &["creationTimestamp", "generation", "managedFields", "resourceVersion", "selfLink", "uid"];
 
 /// Checks a document's value, adding to the objects or to the faults. Lists are taken apart.
-pub(super) fn check(document: &Document<'_>, value: Value, namespace: &str, found: &mut Found) {
+pub(super) fn check(document: &Document<'_>, value: Value, namespace: &str, kinds: &Kinds, found: &mut Found) {
     let places = OnceCell::new();
-    let one = One { document, places: &places, namespace };
+    let one = One { document, places: &places, namespace, kinds };
     one.check(value, &mut Vec::new(), found);
 }
 
@@ -42,6 +43,7 @@ struct One<'a> {
     document: &'a Document<'a>,
     places: &'a OnceCell<Places>,
     namespace: &'a str,
+    kinds: &'a Kinds,
 }
 
 impl One<'_> {
@@ -87,12 +89,12 @@ impl One<'_> {
             }
             return;
         }
-        let Some(kind) = Kind::of(version, name) else {
+        let Some(kind) = self.kinds.of(version, name) else {
             let (step, message, hint) = unknown(version, name);
             found.faults.push(Fault { at: self.at(base, &field(step), true), message, hint });
             return;
         };
-        if NOT_FROM_GIT.contains(&kind.kind) {
+        if NOT_FROM_GIT.contains(&kind.kind) && kind.custom.is_none() {
             let at = self.at(base, &field("kind"), true);
             found.faults.push(fault(
                 at,
@@ -191,7 +193,7 @@ impl One<'_> {
         }
         // From here on in the words in which it is stored.
         *value = kind.store(value.take());
-        let kind = kind.stored();
+        let kind = kind.rules();
         admit::prepare(kind, value);
         let mut said: Vec<String> = misfits.iter().map(|m| show_path(&m.path)).collect();
         said.extend(parents_mended.iter().map(|p| show_path(p)));

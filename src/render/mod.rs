@@ -8,6 +8,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod check;
+mod definitions;
 mod document;
 mod places;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::mutant::{self, Mutant};
+use crate::object::custom::Kinds;
 use crate::object::source::{Entry, Origin, Tree, may_be_manifest};
 use crate::object::{Key, Kind};
 use check::Found;
@@ -62,11 +64,13 @@ pub struct Problem {
 pub struct Options {
     /// The namespace of namespaced objects that name none.
     pub namespace: String,
+    /// The kinds that objects may be of. What the files define themselves is added.
+    pub kinds: Kinds,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { namespace: "default".to_owned() }
+        Options { namespace: "default".to_owned(), kinds: Kinds::default() }
     }
 }
 
@@ -77,8 +81,8 @@ pub struct Cache {
     files: BTreeMap<CacheKey, Arc<Known>>,
 }
 
-/// Git's id of the content, whether it is JSON, and the namespace that was filled in.
-type CacheKey = (String, bool, String);
+/// Git's id of the content, whether it is JSON, the namespace that was filled in, and which kinds were defined.
+type CacheKey = (String, bool, String, String);
 
 /// One file, read. Objects are kept as bytes, which are a tenth of the size of trees.
 #[derive(Debug)]
@@ -104,6 +108,9 @@ pub fn render(tree: &Tree, options: &Options) -> Result<Rendered, Vec<Problem>> 
 /// Every problem of every file, ordered by place.
 pub fn render_cached(tree: &Tree, options: &Options, cache: &mut Cache) -> Result<Rendered, Vec<Problem>> {
     let mut problems = names(tree);
+    let kinds = definitions::kinds(tree, &options.kinds);
+    let defined: String =
+        kinds.custom().iter().filter_map(|kind| kind.version_of()).map(|version| version.digest.as_str()).collect();
     let mut used = BTreeMap::new();
     let mut objects: BTreeMap<Key, (Located, Vec<u8>)> = BTreeMap::new();
     for (path, entry) in &tree.entries {
@@ -114,9 +121,9 @@ pub fn render_cached(tree: &Tree, options: &Options, cache: &mut Cache) -> Resul
         let known = match entry {
             Entry::File { content, blob } if may_be_manifest(path) => {
                 let json = path.to_ascii_lowercase().ends_with(".json");
-                let key = (blob.clone(), json, options.namespace.clone());
+                let key = (blob.clone(), json, options.namespace.clone(), defined.clone());
                 let known = cache.files.get(&key).or_else(|| used.get(&key)).filter(|_| !blob.is_empty()).cloned();
-                let known = known.unwrap_or_else(|| Arc::new(read(content, json, &options.namespace)));
+                let known = known.unwrap_or_else(|| Arc::new(read(content, json, &options.namespace, &kinds)));
                 if !blob.is_empty() {
                     used.insert(key, known.clone());
                 }
@@ -183,7 +190,7 @@ pub fn render_cached(tree: &Tree, options: &Options, cache: &mut Cache) -> Resul
 }
 
 /// Reads and checks one file.
-fn read(content: &[u8], json: bool, namespace: &str) -> Known {
+fn read(content: &[u8], json: bool, namespace: &str, kinds: &Kinds) -> Known {
     let mut found = Found::default();
     match document::text(content).and_then(|text| documents(text, json)) {
         Err(fault) => found.faults.push(fault),
@@ -191,7 +198,7 @@ fn read(content: &[u8], json: bool, namespace: &str) -> Known {
             for document in &documents {
                 match document.value() {
                     Ok(None) => {}
-                    Ok(Some(value)) => check::check(document, value, namespace, &mut found),
+                    Ok(Some(value)) => check::check(document, value, namespace, kinds, &mut found),
                     Err(faults) => found.faults.extend(faults),
                 }
             }

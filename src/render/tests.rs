@@ -285,7 +285,7 @@ fn a_cache_changes_nothing_but_the_time() {
         assert_eq!(cached, fresh);
     }
     assert_eq!(cache.files.len(), 1, "what is not used is forgotten");
-    let other = Options { namespace: "other".to_owned() };
+    let other = Options { namespace: "other".to_owned(), ..Options::default() };
     let config = "# file a.yaml\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
     render_cached(&tree(config), &Options::default(), &mut cache).unwrap();
     assert_eq!(render_cached(&tree(config), &other, &mut cache), render(&tree(config), &other));
@@ -404,4 +404,35 @@ fn attack_a_names_links_and_submodules() {
         web.yaml: its name differs from "Web.yaml" only in case, so many machines cannot hold both
     "#]]
     .assert_eq(&shown(&render(&tree, &Options::default())));
+}
+
+#[test]
+fn a_tree_may_define_its_own_kinds() {
+    let definition = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: ships.port.example}\nspec:\n  group: port.example\n  \
+                      scope: Namespaced\n  names: {plural: ships, kind: Ship}\n  versions:\n    - name: v1\n      served: true\n      storage: true\n      schema:\n        \
+                      openAPIV3Schema:\n          type: object\n          properties:\n            spec: {type: object, properties: {masts: {type: integer, default: 1}, flag: {type: string, enum: [red, white]}}}\n";
+    let ship = |spec: &str| format!("apiVersion: port.example/v1\nkind: Ship\nmetadata: {{name: s}}\nspec: {{{spec}}}\n");
+    let tree = |definition: &str, ship: &str| {
+        let file = |content: &str| Entry::File { content: content.as_bytes().to_vec().into(), blob: String::new() };
+        let mut tree = Tree::default();
+        tree.entries.insert("a/ship.yaml".to_owned(), file(ship));
+        tree.entries.insert("z/ships.yaml".to_owned(), file(definition));
+        tree
+    };
+    let good = render(&tree(definition, &ship("flag: red")), &Options::default()).unwrap();
+    let made = good.objects.iter().find(|o| o.value["kind"] == "Ship").unwrap();
+    assert_eq!(made.value["spec"], serde_json::json!({"flag": "red", "masts": 1}));
+    let problems = render(&tree(definition, &ship("mast: 2, flag: blue")), &Options::default()).unwrap_err();
+    let said: Vec<String> = problems.iter().map(|p| format!("{}: {}", p.origin, p.message)).collect();
+    assert!(said.iter().any(|s| s.starts_with("a/ship.yaml:4:") && s.contains("unknown field \"mast\"")), "{said:?}");
+    assert!(
+        said.iter().any(|s| s.starts_with("a/ship.yaml:4:") && s.contains("supported values: \"red\", \"white\"")),
+        "{said:?}"
+    );
+    // A definition that is wrong defines nothing.
+    let wrong = definition.replace("type: integer", "type: count");
+    let problems = render(&tree(&wrong, &ship("")), &Options::default()).unwrap_err();
+    let said: Vec<String> = problems.iter().map(|p| format!("{}: {}", p.origin, p.message)).collect();
+    assert!(said.iter().any(|s| s.starts_with("z/ships.yaml:") && s.contains("Unsupported value: \"count\"")), "{said:?}");
+    assert!(said.iter().any(|s| s.starts_with("a/ship.yaml:")), "{said:?}");
 }

@@ -100,15 +100,14 @@ impl Git {
     pub(super) fn head(&self) -> (String, Worth, Option<Rendered>) {
         let git = self.0.lock();
         let commit = git.author.head();
-        let rendered =
-            render::render(&commit.content.tree(&commit.id), &render::Options { namespace: "default".to_owned() }).ok();
+        let rendered = render::render(&commit.content.tree(&commit.id), &render::Options::default()).ok();
         (commit.id.clone(), commit.worth, rendered)
     }
 
     /// What the newest commit means for the second Application.
     pub(super) fn annex(&self) -> Option<Rendered> {
         let git = self.0.lock();
-        render::render(&git.author.head().annex(), &render::Options { namespace: "default".to_owned() }).ok()
+        render::render(&git.author.head().annex(), &render::Options::default()).ok()
     }
 
     /// What a commit is worth.
@@ -123,7 +122,7 @@ fn tree(commit: &Commit, ask: &Ask) -> Tree {
 }
 
 fn options(ask: &Ask) -> render::Options {
-    render::Options { namespace: ask.namespace.clone() }
+    render::Options { namespace: ask.namespace.clone(), kinds: ask.kinds.clone() }
 }
 
 impl Charts for Git {

@@ -15,7 +15,7 @@ use crate::object::ours::{
     Application, ApplicationStatus, COMMIT_ANNOTATION, InventoryItem, OWNER_ANNOTATION, Phase, Pin, Purpose, Release, Rendering,
     Sync, Verdict,
 };
-use crate::object::{Key, Kind, Object, kind_of};
+use crate::object::{Key, Object, kind_of};
 use crate::store::{Change, View};
 
 /// The books of both Applications.
@@ -413,10 +413,7 @@ pub(super) fn contents(view: &View, release: &str) -> Option<BTreeMap<Key, serde
     for piece in &release.spec.renderings {
         let piece = view.get(&Key::of::<Rendering>(namespace, piece))?.typed::<Rendering>().ok()?;
         for rendered in &piece.objects {
-            let kind = Kind::of_value(&rendered.object)?;
-            let meta = &rendered.object["metadata"];
-            let namespace = if kind.namespaced { meta["namespace"].as_str().unwrap_or("") } else { "" };
-            all.insert(Key::new(kind, namespace, meta["name"].as_str().unwrap_or("")), rendered.object.clone());
+            all.insert(rendered.key()?, rendered.object.clone());
         }
     }
     Some(all)

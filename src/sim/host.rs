@@ -122,6 +122,7 @@ impl Host {
         let settings = Settings {
             node: self.name.clone(),
             node_ip: "198.51.100.1".to_owned(),
+            api: None,
             cluster: "simulated".to_owned(),
             sandbox_image: crate::docker::pause::name().to_owned(),
             pods_dir: "/var/lib/portolan/pods".to_owned(),

@@ -166,6 +166,11 @@ fn bring_up(mut engine: Box<dyn Engine>, writes: Writes) -> Result<(Inner, Write
     Ok((Inner::new(state, history, writes), writer))
 }
 
+/// What paths call the kind of a record: the second part of its own path.
+fn plural(id: &RecordId) -> &str {
+    id.path.split('/').nth(1).unwrap_or_default()
+}
+
 struct Replayed {
     state: View,
     history: History,
@@ -201,7 +206,8 @@ fn replay(loaded: Loaded) -> Result<Replayed, OpenError> {
         if revision > mark.floor && !whole(before, record, next, mark.floor) {
             return Err(damaged(format!("{} is one of {} of a transaction, and not all of them are there", named(), record.of)));
         }
-        let object = Object::from_json(record.json.clone()).map_err(|e| damaged(format!("{} cannot be read: {e}", named())))?;
+        let object = Object::from_json(record.json.clone(), plural(&record.id))
+            .map_err(|e| damaged(format!("{} cannot be read: {e}", named())))?;
         if writer::id(&object.key, object.revision) != record.id {
             return Err(damaged(format!("{} holds {object:?} instead", named())));
         }

@@ -3,7 +3,7 @@
 //! A view costs a few reference counts to take, because the maps underneath share their unchanged parts. Indexes that loops and watches
 //! live on are here too: by owner, and by a few fields. Selectors by label are a filter over `list_in`: the caller's business.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use imbl::OrdMap;
 
@@ -169,6 +169,11 @@ impl View {
         Shelf(self.table(kind).objects.clone())
     }
 
+    /// The rows of all kinds of which there is an object.
+    pub fn kinds(&self) -> impl Iterator<Item = &'static Kind> + '_ {
+        self.tables.iter().filter_map(|table| table.objects.values().next().map(|object| object.key.kind))
+    }
+
     /// Everything, kind by kind in the order of `KINDS`.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Object>> + '_ {
         self.tables.iter().flat_map(|table| table.objects.values())
@@ -176,7 +181,12 @@ impl View {
 
     pub(super) fn insert(&mut self, object: Arc<Object>) -> Option<Arc<Object>> {
         let name = name_of(&object.key);
-        let table = &mut Arc::make_mut(&mut self.tables)[slot(object.key.kind)];
+        let (tables, slot) = (Arc::make_mut(&mut self.tables), slot(object.key.kind));
+        if slot >= tables.len() {
+            // A kind that somebody defined. The number of those is bounded where they are made.
+            tables.resize_with(slot + 1, Table::default);
+        }
+        let table = &mut tables[slot];
         let old = table.objects.insert(name.clone(), object.clone());
         for (place, index) in &mut table.fields {
             let value = |o: &Object| o.meta.fields.get(*place).filter(|v| !v.is_empty()).map(|v| Arc::<str>::from(v.as_str()));
@@ -209,7 +219,7 @@ impl View {
 
     pub(super) fn remove(&mut self, key: &Key) -> Option<Arc<Object>> {
         let name = name_of(key);
-        let table = &mut Arc::make_mut(&mut self.tables)[slot(key.kind)];
+        let table = Arc::make_mut(&mut self.tables).get_mut(slot(key.kind))?;
         let old = table.objects.remove(&name)?;
         for (place, index) in &mut table.fields {
             if let Some(value) = old.meta.fields.get(*place) {
@@ -233,7 +243,8 @@ impl View {
     }
 
     fn table(&self, kind: &'static Kind) -> &Table {
-        &self.tables[slot(kind)]
+        static NOTHING: LazyLock<Table> = LazyLock::new(Table::default);
+        self.tables.get(slot(kind)).unwrap_or(&NOTHING)
     }
 }
 
@@ -243,6 +254,9 @@ impl Around for View {
     }
     fn of_kind(&self, kind: &'static Kind) -> Vec<Arc<Object>> {
         self.list(kind).cloned().collect()
+    }
+    fn object(&self, key: &Key) -> Option<Arc<Object>> {
+        self.get(key).cloned()
     }
 }
 
@@ -255,8 +269,11 @@ fn first_kind() -> &'static Kind {
     KINDS.iter().min().expect("there are kinds")
 }
 
-/// A kind's place in `KINDS`. Rows are compared by address first: nearly always right, and no strings are read.
+/// A kind's place: in `KINDS`, or after them. Rows are compared by address first: nearly always right, and no strings are read.
 pub(super) fn slot(kind: &'static Kind) -> usize {
+    if let Some(custom) = kind.custom {
+        return KINDS.len() + custom.slot;
+    }
     KINDS
         .iter()
         .position(|k| std::ptr::eq(k, kind))

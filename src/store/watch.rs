@@ -174,7 +174,7 @@ pub(super) struct Hub {
     delivered: AtomicU64,
 }
 
-/// A kind's place in `KINDS` and perhaps a namespace.
+/// A kind's place and perhaps a namespace.
 type Place = (usize, Option<Arc<str>>);
 
 /// Watches of one place, each with the revision that it starts after.

@@ -7,6 +7,7 @@
 # busybox:1.36            a shell and small tools
 # nginx:1.27, nginx:1.28  the web server; the two differ in a label and in their default page
 # redis:7                 the cache
+# curl:8                  a shell and curl, which knows TLS
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 dir=${1:?directory}/images
@@ -88,5 +89,13 @@ server=$(readlink -f "$(command -v redis-server)")
 with_libraries "$root" "$server"
 ln -sf "$server" "$root/bin/redis-server"
 image redis 7 "$root" '{"Env": ["PATH=/bin"], "Cmd": ["redis-server", "--save", "", "--protected-mode", "no"], "ExposedPorts": {"6379/tcp": {}}}'
+
+root=$dir/curl
+rm -rf "$root"
+cp -a "$dir/busybox" "$root"
+curl=$(readlink -f "$(command -v curl)")
+with_libraries "$root" "$curl"
+ln -sf "$curl" "$root/bin/curl"
+image curl 8 "$root" '{"Env": ["PATH=/bin"], "Cmd": ["sh"]}'
 
 rm -rf "$dir"

@@ -2,6 +2,7 @@
 //!
 //! Each has a cluster of its own on the three hosts that `make test` started. Timing is never asserted: waits have generous ends.
 
+mod accounts;
 mod streams;
 
 use std::collections::BTreeSet;

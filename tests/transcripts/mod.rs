@@ -321,4 +321,4 @@ macro_rules! stories {
     };
 }
 
-stories!(accounts, changing, creating, git_and_hands, looking, nodes, rollouts, study_notes);
+stories!(accounts, changing, creating, custom_resources, git_and_hands, looking, measuring, nodes, rollouts, study_notes);

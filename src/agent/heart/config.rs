@@ -18,6 +18,8 @@ use crate::plan::pod::{spec, volume};
 
 /// How often what volumes show is read anew, in seconds. Kubernetes takes about as long.
 const REFRESH: i64 = 60;
+/// The ConfigMap with the certificate of the authority, which pods are given with their tokens.
+const CERTIFICATE: &str = "kube-root-ca.crt";
 /// How long an absent ConfigMap is believed to be absent, in seconds.
 const ABSENT: i64 = 2;
 
@@ -65,17 +67,19 @@ impl Heart {
 
     /// Whether everything that a pod refers to has been read. What has not is asked for.
     pub(super) fn configs_ready(&mut self, uid: &str) -> bool {
-        let Some(since) = self.pods.get(uid).map(|e| e.since) else { return false };
+        let Some(entry) = self.pods.get(uid) else { return false };
+        let (since, given) = (entry.since, volume::given_tokens(&entry.pod));
         let mut ready = true;
         for config in self.config_refs(uid) {
             let known = self.configs.known.entry(config.clone()).or_default();
             let fresh = match (known.at, &known.values) {
-                (Some(at), Some(_)) => at >= since,
+                // The certificate of the authority hardly ever changes, and every pod has it: it is read anew with the other volumes.
+                (Some(at), Some(_)) => at >= since || (config.token.is_none() && is_given(&config, &given)),
                 (Some(at), None) => self.now.duration_since(at) < SignedDuration::from_secs(ABSENT),
                 (None, _) => false,
             };
-            // While the server is away, what was read before has to do.
-            let good_enough = fresh || (known.unreachable && known.values.is_some());
+            // While the server is away, what was read before has to do, and what nobody asked for comes later.
+            let good_enough = fresh || (known.unreachable && (known.values.is_some() || is_given(&config, &given)));
             ready &= good_enough;
             if !fresh && known.asking.is_none() {
                 known.asking = Some(self.now);
@@ -158,11 +162,16 @@ impl Heart {
         let token = |wish: &TokenWish| -> Option<&Values> {
             self.configs.known.get(&token_ref(&entry.pod, wish.clone()))?.values.as_deref()
         };
+        let given = volume::given_tokens(&entry.pod);
+        let missing = |config: &ConfigRef| self.configs.known.get(config).is_some_and(|k| k.unreachable && k.values.is_none());
+        let away = self.config_refs(uid).iter().any(|config| is_given(config, &given) && missing(config));
         let address = self.address(uid);
         let sources = Sources {
             config_map: &|name| find(false, name),
             secret: &|name| find(true, name),
             token: &token,
+            api: self.settings.api.as_ref().map(|(host, port)| (host.as_str(), port.as_str())),
+            away,
             node: &self.settings.node,
             node_ip: &self.settings.node_ip,
             pod_ip: address.as_deref(),
@@ -188,6 +197,14 @@ impl Heart {
             let ticket = self.act(Work::Volumes(Box::new(work)), Ask::Rewrite { uid: uid.to_owned() });
             self.occupy(uid, Slot::Volumes, ticket);
         }
+    }
+}
+
+/// Whether this is among what a pod was given without asking.
+fn is_given(config: &ConfigRef, given: &BTreeSet<TokenWish>) -> bool {
+    match &config.token {
+        Some(token) => given.contains(&token.wish),
+        None => !given.is_empty() && !config.secret && config.name == CERTIFICATE,
     }
 }
 

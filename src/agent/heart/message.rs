@@ -28,6 +28,8 @@ pub struct Settings {
     pub node: String,
     /// The host's address, for pods in its network.
     pub node_ip: String,
+    /// Where programs in pods find the API: a host and a port. `None` when it cannot be reached from pods.
+    pub api: Option<(String, String)>,
     /// Which cluster this is: containers with another value are foreign.
     pub cluster: String,
     /// The sandbox's image.

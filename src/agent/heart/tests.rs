@@ -47,6 +47,7 @@ fn settings() -> Settings {
     Settings {
         node: "a".into(),
         node_ip: "10.0.0.1".into(),
+        api: None,
         cluster: "c1".into(),
         sandbox_image: "portolan/pause:1".into(),
         pods_dir: "/pods".into(),
@@ -756,4 +757,38 @@ fn a_container_that_is_added_to_look_into_a_pod() {
           k8s_look_p_d_p_0 does not run
     "#]],
     );
+}
+
+#[test]
+fn a_token_that_nobody_asked_for_may_come_later() {
+    let mut world = World::new();
+    world.list();
+    let mut spec = one("web:1");
+    spec["volumes"] = json!([{"name": "kube-api-access-x", "projected": {"sources": [
+        {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
+    ]}}]);
+    world.pod("p", spec);
+    world.server_away = true;
+    world.run(30);
+    // Nothing else keeps it from running; the server is told when it is back.
+    assert!(
+        world.story.contains(r#"volume kube-api-access-x Files { in_memory: true, files: {"namespace": 1 bytes 0644} }"#),
+        "{}",
+        world.story
+    );
+    assert_eq!(world.starts[&("p".to_owned(), "c".to_owned())].len(), 1, "{}", world.story);
+    let token = TokenRef { pod: "p".into(), uid: "p".into(), wish: TokenWish { audience: String::new(), seconds: 3607 } };
+    let config =
+        |secret: bool, name: &str, token: Option<TokenRef>| ConfigRef { secret, namespace: "d".into(), name: name.into(), token };
+    let text = |key: &str, value: &str| [(key.to_owned(), ByteString(value.into()))].into();
+    world.configs.insert(config(true, "default", Some(token)), text("token", "a.b.c"));
+    world.configs.insert(config(false, "kube-root-ca.crt", None), text("ca.crt", "pem"));
+    world.server_away = false;
+    world.run(90);
+    let whole = r#"files: {"ca.crt": 3 bytes 0644, "namespace": 1 bytes 0644, "token": 5 bytes 0644}"#;
+    assert!(world.story.contains(whole), "{}", world.story);
+    assert_eq!(world.starts[&("p".to_owned(), "c".to_owned())].len(), 1);
+    world.check();
 }

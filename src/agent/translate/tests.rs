@@ -10,6 +10,7 @@ fn settings() -> Settings {
     Settings {
         node: "n".into(),
         node_ip: "10.0.0.1".into(),
+        api: None,
         cluster: "c1".into(),
         sandbox_image: "pause".into(),
         pods_dir: "/pods".into(),
@@ -33,6 +34,8 @@ fn build(pod: &Pod, user: &str) -> Result<ContainerSpec, String> {
         config_map: &|_| None,
         secret: &|_| None,
         token: &|_| None,
+        api: None,
+        away: false,
         node: "n",
         node_ip: "",
         pod_ip: None,

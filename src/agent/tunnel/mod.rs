@@ -12,6 +12,7 @@ mod query;
 mod session;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -90,15 +91,17 @@ pub enum Missing {
     Previous,
 }
 
-/// Keeps the stream to the server open until `stop`. `access` is asked for each connection, because certificates are renewed.
+/// Keeps the stream to the server open until `stop`. `access` is asked for each connection, because certificates are renewed. `ours` are
+/// the labels of this agent's containers.
 pub async fn run(
     access: impl Fn() -> Access + Send + Sync,
     node: &str,
     engine: Arc<dyn Engine>,
     lookup: Arc<dyn Lookup>,
+    ours: Vec<String>,
     stop: CancellationToken,
 ) {
-    let handler = Handler { engine, lookup };
+    let handler = Handler::new(engine, lookup, ours);
     let mut pause = PAUSES.0;
     let mut reported = String::new();
     while !stop.is_cancelled() {
@@ -178,9 +181,15 @@ type Body = UnsyncBoxBody<Bytes, BodyError>;
 pub(super) struct Handler {
     engine: Arc<dyn Engine>,
     lookup: Arc<dyn Lookup>,
+    usage: Arc<usage::Usage>,
 }
 
 impl Handler {
+    fn new(engine: Arc<dyn Engine>, lookup: Arc<dyn Lookup>, ours: Vec<String>) -> Self {
+        let usage = Arc::new(usage::Usage::new(engine.clone(), ours));
+        Handler { engine, lookup, usage }
+    }
+
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let (head, body) = request.into_parts();
         let parts: Vec<String> = head.uri.path().split('/').skip(1).map(query::decode).collect();
@@ -200,9 +209,16 @@ impl Handler {
             (&Method::POST, ["portForward", namespace, pod]) => self.forward(namespace, pod, &query, body).await,
             (&Method::GET, ["healthz"]) => self.health().await,
             (&Method::GET, ["pods"]) => Ok(self.pods()),
+            (&Method::GET, ["usage"]) => self.used().await,
             _ => Err(Failure::new(StatusCode::NOT_FOUND, "the agent has nothing there")),
         };
         answered.unwrap_or_else(|failure| failure.response())
+    }
+
+    async fn used(&self) -> Result<Response<Body>, Failure> {
+        let used = self.usage.now().await.map_err(|error| Failure::of(&error, "measure this host"))?;
+        let body = Full::new(Bytes::from(used.to_string())).map_err(|never| match never {}).boxed_unsync();
+        Ok(Response::new(body))
     }
 
     async fn find(&self, namespace: &str, pod: &str, container: &str, previous: bool) -> Result<Found, Failure> {

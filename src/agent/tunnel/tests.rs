@@ -89,7 +89,7 @@ async fn handler(sim: &str, previous: &'static str) -> (SimulatedEngine, String,
     let id = engine.create("app", &spec).await.unwrap();
     engine.start(&id).await.unwrap();
     let lookup = Arc::new(Pods { id: id.clone(), previous: previous.into() });
-    (engine.clone(), id, Handler { engine: Arc::new(engine), lookup })
+    (engine.clone(), id, Handler::new(Arc::new(engine), lookup, Vec::new()))
 }
 
 async fn world(sim: &str, previous: &'static str) -> World {
@@ -369,7 +369,7 @@ async fn real_sessions() {
     crate::docker::bollard_engine::real_tests::with_host("sessions", async |host| {
         let id = host.run("a", &host.shell("busybox sleep 1000")).await;
         let lookup = Arc::new(Pods { id: id.clone(), previous: Bytes::new() });
-        let handler = Handler { engine: Arc::clone(&host.engine) as Arc<dyn Engine>, lookup };
+        let handler = Handler::new(Arc::clone(&host.engine) as Arc<dyn Engine>, lookup, Vec::new());
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         tokio::spawn(async move { serve(ours, handler, &CancellationToken::new()).await });
         let mut server = shake_hands(theirs).await;
@@ -499,11 +499,11 @@ async fn the_stream_is_dialled_again_until_it_stands() {
         identity: Identity::Certificate { certificate, key },
         ..Access::default()
     };
-    let (_engine, _id, Handler { engine, lookup }) = handler("", "").await;
+    let (_engine, _id, Handler { engine, lookup, .. }) = handler("", "").await;
     let stop = CancellationToken::new();
     let agent = tokio::spawn({
         let stop = stop.clone();
-        async move { super::run(move || access.clone(), "host-1", engine, lookup, stop).await }
+        async move { super::run(move || access.clone(), "host-1", engine, lookup, Vec::new(), stop).await }
     });
     let acceptor = acceptor(&authority);
     // A server that nobody here trusts, one that says no, one that goes away, and one that stays.

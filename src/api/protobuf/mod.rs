@@ -6,7 +6,7 @@
 //!
 //! You will not find here: encoding. Answers are JSON, which every client takes.
 
-mod wire;
+pub(super) mod wire;
 
 #[cfg(test)]
 mod tests;

@@ -4,40 +4,10 @@
 use proptest::prelude::*;
 use serde_json::json;
 
+use super::wire::Writer;
 use super::*;
 use crate::object::schema::{self, Form, Type};
 use crate::object::{KINDS, ours};
-
-/// Writes messages, so that tests need no bytes that nobody can read.
-#[derive(Default)]
-struct Writer(Vec<u8>);
-
-impl Writer {
-    fn varint(&mut self, mut number: u64) {
-        while number >= 0x80 {
-            self.0.push(number as u8 | 0x80);
-            number >>= 7;
-        }
-        self.0.push(number as u8);
-    }
-    fn bytes(mut self, number: u64, bytes: &[u8]) -> Self {
-        self.varint(number << 3 | 2);
-        self.varint(bytes.len() as u64);
-        self.0.extend_from_slice(bytes);
-        self
-    }
-    fn text(self, number: u64, text: &str) -> Self {
-        self.bytes(number, text.as_bytes())
-    }
-    fn number(mut self, number: u64, value: i64) -> Self {
-        self.varint(number << 3);
-        self.varint(value as u64);
-        self
-    }
-    fn message(self, number: u64, inner: Writer) -> Self {
-        self.bytes(number, &inner.0)
-    }
-}
 
 fn message() -> Writer {
     Writer::default()
@@ -45,7 +15,7 @@ fn message() -> Writer {
 
 fn body(api_version: &str, kind: &str, object: Writer) -> Vec<u8> {
     let envelope = message().message(1, message().text(1, api_version).text(2, kind)).message(2, object).text(3, "").text(4, "");
-    [MAGIC, &envelope.0].concat()
+    [MAGIC, &envelope.finish()].concat()
 }
 
 /// As kubectl writes it: every field that is no pointer is there, zero or not.
@@ -165,7 +135,7 @@ fn refusals() {
     let many: Vec<u8> = [0x12, 0x00].repeat(VALUES_MAX + 1);
     assert!(failing(&body("v1", "Pod", message().bytes(2, &many))).contains("too many values"));
     let strange = message().message(1, message().text(1, "v1").text(2, "ConfigMap")).message(2, message()).text(3, "gzip");
-    assert!(failing(&[MAGIC, &strange.0].concat()).contains("encoded in another way"));
+    assert!(failing(&[MAGIC, &strange.finish()].concat()).contains("encoded in another way"));
 }
 
 /// Every field of the table is a field of the type with the same name, and of a like type, from the kinds down.
@@ -296,6 +266,6 @@ proptest! {
         // The same bytes taken for any other type.
         let messages: Vec<_> = table().keys().collect();
         let (api_version, name) = messages[kind % messages.len()].rsplit_once('.').unwrap();
-        let _ = decode(&body(api_version, name, Writer(bytes)));
+        let _ = decode(&body(api_version, name, Writer::of(bytes)));
     }
 }

@@ -103,3 +103,43 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 }
+
+/// Writes a message field by field.
+#[derive(Default)]
+pub(in crate::api) struct Writer(Vec<u8>);
+
+impl Writer {
+    /// A message that was written elsewhere.
+    #[cfg(test)]
+    pub(in crate::api) fn of(bytes: Vec<u8>) -> Self {
+        Writer(bytes)
+    }
+    fn varint(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.0.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        self.0.push(number as u8);
+    }
+    pub(in crate::api) fn bytes(mut self, number: u64, bytes: &[u8]) -> Self {
+        self.varint(number << 3 | 2);
+        self.varint(bytes.len() as u64);
+        self.0.extend_from_slice(bytes);
+        self
+    }
+    pub(in crate::api) fn text(self, number: u64, text: &str) -> Self {
+        self.bytes(number, text.as_bytes())
+    }
+    #[cfg(test)]
+    pub(in crate::api) fn number(mut self, number: u64, value: i64) -> Self {
+        self.varint(number << 3);
+        self.varint(value as u64);
+        self
+    }
+    pub(in crate::api) fn message(self, number: u64, inner: Writer) -> Self {
+        self.bytes(number, &inner.0)
+    }
+    pub(in crate::api) fn finish(self) -> Vec<u8> {
+        self.0
+    }
+}

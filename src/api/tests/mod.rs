@@ -3,9 +3,11 @@
 mod access;
 mod accounts;
 mod attack_e;
+mod attack_i;
 mod attack_j;
 mod auditing;
 mod certificates;
+mod defining;
 mod ephemeral;
 mod hostile;
 mod joining;

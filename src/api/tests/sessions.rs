@@ -13,7 +13,7 @@ use super::tunnelling::{agent, client, raw, real_clock};
 use super::*;
 
 /// Pod `web` on a host that is connected, and where the API listens.
-async fn shop() -> (World, SocketAddr) {
+pub(super) async fn shop() -> (World, SocketAddr) {
     let w = world();
     real_clock(&w);
     let address = w.listen().await;
@@ -23,7 +23,7 @@ async fn shop() -> (World, SocketAddr) {
     (w, address)
 }
 
-async fn admin(w: &World, address: SocketAddr) -> TlsStream<TcpStream> {
+pub(super) async fn admin(w: &World, address: SocketAddr) -> TlsStream<TcpStream> {
     let admin = w.authority.client("portolan-admin", &["system:masters"]).unwrap();
     w.connect(address, Some((&admin.certificate, &admin.key))).await.unwrap()
 }

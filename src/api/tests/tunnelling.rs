@@ -84,39 +84,50 @@ pub(super) fn real_clock(w: &World) {
 /// What a host would serve on its end of the tunnel: logs say their path, exec echoes its input and ends with the code 7, ports echo until
 /// their input ends, except for port 8080, which speaks HTTP, and 81, where nobody listens, and pod `moved` is elsewhere.
 pub(super) async fn agent(w: &World, address: SocketAddr, name: &str, pair: &(String, String)) {
+    agent_that(w, address, name, pair, |request| async move {
+        let path = request.uri().to_string();
+        if path.contains("/containerLogs/shop/web/c") {
+            Response::new(Body::from(path))
+        } else if path.contains("/containerLogs/shop/endless/") {
+            let pieces = futures_util::stream::repeat(Ok::<_, std::convert::Infallible>(Bytes::from_static(&[b'x'; 10_000])));
+            Response::new(Body::from_stream(pieces))
+        } else if path.contains("/exec/shop/web/") {
+            Response::new(echo(request.into_body()))
+        } else if path.contains("/moved") {
+            let builder = Response::builder().status(302).header("location", "http://127.0.0.1:1/steal");
+            builder.body(Body::empty()).unwrap()
+        } else if path.contains("/portForward/shop/web") && path.ends_with("port=8080") {
+            Response::new(super::proxying::http_server(request.into_body()))
+        } else if path.ends_with("/healthz") {
+            Response::new(Body::from("fine"))
+        } else if path.contains("/portForward/shop/web") && !path.ends_with("port=81") {
+            Response::new(Body::new(request.into_body()))
+        } else {
+            let status = json!({"kind": "Status", "status": "Failure", "message": "container is waiting to start", "code": 400});
+            let mut response = Response::new(Body::new(Full::from(status.to_string())));
+            *response.status_mut() = StatusCode::BAD_REQUEST;
+            response
+        }
+    })
+    .await;
+}
+
+/// A host that answers in its own way.
+pub(super) async fn agent_that<F, T>(w: &World, address: SocketAddr, name: &str, pair: &(String, String), answer: F)
+where
+    F: Fn(Request<Incoming>) -> T + Send + Sync + 'static,
+    T: Future<Output = Response<Body>> + Send + 'static,
+{
     let mut stream = w.connect(address, Some((&pair.0, &pair.1))).await.unwrap();
     let request = format!(
         "GET /apis/portolan.dev/v1alpha1/nodes/{name}/tunnel HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: portolan-tunnel\r\n\r\n"
     );
-    let answer = raw(&mut stream, &request).await;
-    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+    let said = raw(&mut stream, &request).await;
+    assert!(said.starts_with("HTTP/1.1 101"), "{said}");
     tokio::spawn(async move {
-        let service = service_fn(|request: Request<Incoming>| async move {
-            let path = request.uri().to_string();
-            let response = if path.contains("/containerLogs/shop/web/c") {
-                Response::new(Body::from(path))
-            } else if path.contains("/containerLogs/shop/endless/") {
-                let pieces = futures_util::stream::repeat(Ok::<_, std::convert::Infallible>(Bytes::from_static(&[b'x'; 10_000])));
-                Response::new(Body::from_stream(pieces))
-            } else if path.contains("/exec/shop/web/") {
-                Response::new(echo(request.into_body()))
-            } else if path.contains("/moved") {
-                let builder = Response::builder().status(302).header("location", "http://127.0.0.1:1/steal");
-                builder.body(Body::empty()).unwrap()
-            } else if path.contains("/portForward/shop/web") && path.ends_with("port=8080") {
-                Response::new(super::proxying::http_server(request.into_body()))
-            } else if path.ends_with("/healthz") {
-                Response::new(Body::from("fine"))
-            } else if path.contains("/portForward/shop/web") && !path.ends_with("port=81") {
-                Response::new(Body::new(request.into_body()))
-            } else {
-                let status =
-                    json!({"kind": "Status", "status": "Failure", "message": "container is waiting to start", "code": 400});
-                let mut response = Response::new(Body::new(Full::from(status.to_string())));
-                *response.status_mut() = StatusCode::BAD_REQUEST;
-                response
-            };
-            Ok::<_, std::convert::Infallible>(response)
+        let service = service_fn(|request| {
+            let response = answer(request);
+            async move { Ok::<_, std::convert::Infallible>(response.await) }
         });
         let _ =
             hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;

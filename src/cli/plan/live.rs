@@ -12,10 +12,12 @@ use crate::cli::app::{find, name, namespace};
 use crate::cli::connect::client;
 use crate::cli::{Context, Explain, Failure, get, validate};
 use crate::client::{self, Client};
+use crate::object::custom::{Definition, Kinds, definitions};
 use crate::object::ours::{Application, InventoryItem, Release, Rendering};
 use crate::object::{Key, Kind, Object, kind_of};
 use crate::plan::foresee::Before;
 use crate::plan::rollout::ended;
+use crate::render::Options;
 
 pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy: &str) -> Result<Made, Failure> {
     let client = client(cx).await.map_err(|failure| {
@@ -37,7 +39,8 @@ pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy:
     let owner = format!("{}/{}", namespace(&app), name(&app));
     let status = app.status.clone().unwrap_or_default();
     let from = Point { revision: "the cluster".to_owned(), commit: String::new(), subject: String::new() };
-    let to = read(cx, &repo, &path, &revision, &default)?;
+    let options = Options { namespace: default, kinds: defined(&client).await? };
+    let to = read(cx, &repo, &path, &revision, &options)?;
     let (wanted, digest) = match to.result {
         Ok(good) => good,
         Err(problems) => {
@@ -56,7 +59,7 @@ pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy:
         notes.push("this content was judged bad: it is held until it changes, or until `portolan retry`".to_owned());
     }
     // Everything of every kind that matters, at one go per kind.
-    let managed: Vec<Key> = status.inventory.iter().filter_map(key).collect();
+    let managed: Vec<Key> = status.inventory.iter().filter_map(InventoryItem::key).collect();
     let mut kinds: BTreeSet<&'static Kind> = wanted.iter().map(|w| w.key.kind).chain(managed.iter().map(|k| k.kind)).collect();
     let typed = ["Deployment", "ReplicaSet"].map(|k| Kind::of("apps/v1", k).expect("it has a row"));
     kinds.extend([kind_of::<Namespace>(), kind_of::<Node>(), kind_of::<Pod>()].into_iter().chain(typed));
@@ -66,7 +69,7 @@ pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy:
         match get::list(&client, kind, "", "").await {
             Ok(items) => {
                 for item in items {
-                    let object = Object::from_json(serde_json::to_vec(&item)?.into())?;
+                    let object = Object::from_json(serde_json::to_vec(&item)?.into(), kind.plural)?;
                     all.insert(object.key.clone(), Arc::new(object));
                 }
             }
@@ -90,7 +93,7 @@ pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy:
         .inventory
         .iter()
         .filter_map(|item| {
-            let key = key(item)?;
+            let key = item.key()?;
             let value = contents.get(&item.release)?.get(&key)?;
             Some((key, value))
         })
@@ -99,7 +102,7 @@ pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy:
     let live = keys.into_iter().filter_map(|k| Some((k.clone(), all.get(&k)?.clone()))).collect();
     let others: Vec<Application> = client.list("", "").await.doing("list the Applications")?;
     let claimed = |other: &str, object: &Key| {
-        let holds = |a: &Application| a.status.iter().flat_map(|s| &s.inventory).any(|i| key(i).as_ref() == Some(object));
+        let holds = |a: &Application| a.status.iter().flat_map(|s| &s.inventory).any(|i| i.key().as_ref() == Some(object));
         others.iter().any(|a| format!("{}/{}", namespace(a), name(a)) == other && holds(a))
     };
     let nodes: Vec<Node> = typed_of(&all);
@@ -129,8 +132,16 @@ pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy:
     })
 }
 
-fn key(item: &InventoryItem) -> Option<Key> {
-    Some(Key::new(Kind::of(&item.api_version, &item.kind)?, &item.namespace, &item.name))
+/// The kinds that are defined in the cluster. Who may not read definitions has those of the repository.
+async fn defined(client: &Client) -> Result<Kinds, Failure> {
+    match get::list(client, definitions(), "", "").await {
+        Ok(items) => {
+            let read = items.iter().map(Definition::read).filter(|definition| definition.established);
+            Ok(read.fold(Kinds::default(), |kinds, definition| kinds.with(&definition)))
+        }
+        Err(client::Error::Status { code: 403, .. }) => Ok(Kinds::default()),
+        Err(error) => Err(error).doing("list the definitions of kinds"),
+    }
 }
 
 fn typed_of<K: k8s_openapi::Resource + serde::de::DeserializeOwned + Clone + Send + Sync + 'static>(
@@ -153,10 +164,8 @@ async fn recorded(
         for piece in found.iter().flat_map(|r| &r.spec.renderings) {
             let rendering: Option<Rendering> = client.get(namespace(app), piece).await?;
             for rendered in rendering.into_iter().flat_map(|r| r.objects) {
-                let Some(kind) = Kind::of_value(&rendered.object) else { continue };
-                let meta = &rendered.object["metadata"];
-                let within = if kind.namespaced { meta["namespace"].as_str().unwrap_or_default() } else { "" };
-                objects.insert(Key::new(kind, within, meta["name"].as_str().unwrap_or_default()), rendered.object);
+                let Some(key) = rendered.key() else { continue };
+                objects.insert(key, rendered.object);
             }
         }
         contents.insert(release.clone(), objects);

@@ -16,22 +16,26 @@ use super::source::{Point, Wanting, named_or_around, read, record};
 use crate::cli::args::Plan;
 use crate::cli::{Context, Explain, Failure, validate};
 use crate::object::admit::{self, Stamp};
+use crate::object::custom::plural_of;
 use crate::object::ours::{InventoryItem, Policy, SYSTEM_NAMESPACE};
 use crate::object::{Draft, Key, Object};
 use crate::plan::foresee::{self, Before};
 use crate::plan::rollout::ended;
 use crate::plan::schedule::Strategy;
 use crate::plan::sync::{self, Wanted};
+use crate::render::Options;
 
 pub(super) fn plan(cx: &Context, args: &Plan, from: &str) -> Result<Made, Failure> {
     let repo = named_or_around(args.repo.as_deref())?;
     let path = args.path.as_deref().unwrap_or_default();
     let namespace = args.namespace.as_deref().unwrap_or("default");
     let application = format!("{SYSTEM_NAMESPACE}/{}", args.app.as_deref().unwrap_or("root"));
-    let to = read(cx, &repo, path, args.to.as_deref().unwrap_or("HEAD"), namespace)?;
+    // Without a cluster there are the kinds that the repository defines itself.
+    let options = Options { namespace: namespace.to_owned(), ..Options::default() };
+    let to = read(cx, &repo, path, args.to.as_deref().unwrap_or("HEAD"), &options)?;
     let mut notes = Vec::new();
     // A directory that the older revision does not have yet is a beginning, not a mistake.
-    let from = match read(cx, &repo, path, from, namespace) {
+    let from = match read(cx, &repo, path, from, &options) {
         Ok(wanting) => wanting,
         Err(failure) if missing_path(&failure) => {
             notes.push(format!("{from} has no directory {path:?}: everything is new"));
@@ -147,6 +151,7 @@ fn item(object: &Object) -> InventoryItem {
     InventoryItem {
         api_version: key.kind.api_version(),
         kind: key.kind.kind.to_owned(),
+        plural: plural_of(key.kind),
         namespace: key.namespace.to_string(),
         name: key.name.to_string(),
         uid: object.meta.uid.clone(),

@@ -59,7 +59,7 @@ pub(super) struct Wanting {
 }
 
 /// Reads and renders a revision.
-pub(super) fn read(cx: &Context, repo: &str, path: &str, revision: &str, namespace: &str) -> Result<Wanting, Failure> {
+pub(super) fn read(cx: &Context, repo: &str, path: &str, revision: &str, options: &Options) -> Result<Wanting, Failure> {
     let (point, tree) = if revision == WORKTREE {
         let Some(dir) = local_path(repo) else {
             return fail(format!("{repo} has no files here"), "WORKTREE takes a repository on this machine: --repo .");
@@ -72,7 +72,7 @@ pub(super) fn read(cx: &Context, repo: &str, path: &str, revision: &str, namespa
         let revision = if revision.is_empty() { "HEAD" } else { revision };
         (Point { revision: revision.to_owned(), commit: fetched.commit, subject: fetched.subject }, fetched.tree)
     };
-    let result = render(&tree, &Options { namespace: namespace.to_owned() }).map(|rendered| {
+    let result = render(&tree, options).map(|rendered| {
         let wanted = rendered.objects.into_iter().map(|o| {
             let meta = &o.value["metadata"];
             let namespace = if o.kind.namespaced { meta["namespace"].as_str().unwrap_or_default() } else { "" };

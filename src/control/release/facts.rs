@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
 
 use super::record::Content;
+use crate::object::custom::plural_of;
 use crate::object::ours::{Application, InventoryItem};
-use crate::object::{Key, Kind, Object, kind_of};
+use crate::object::{Key, Object, kind_of};
 use crate::plan::health::{self, Children, Health};
 use crate::plan::sync::Wanted;
 use crate::plan::verdict::Hosts;
@@ -41,16 +42,12 @@ pub(super) fn ready(node: &Node) -> Option<bool> {
     Some(conditions.iter().find(|c| c.type_ == "Ready")?.status == "True")
 }
 
-/// The key of an inventory item, if its kind is known.
-pub(super) fn key(item: &InventoryItem) -> Option<Key> {
-    Some(Key::new(Kind::of(&item.api_version, &item.kind)?, &item.namespace, &item.name))
-}
-
 /// The inventory item of an object.
 pub(super) fn item(key: &Key, uid: &str, release: &str, created: i64) -> InventoryItem {
     InventoryItem {
         api_version: key.kind.api_version(),
         kind: key.kind.kind.to_owned(),
+        plural: plural_of(key.kind),
         namespace: key.namespace.to_string(),
         name: key.name.to_string(),
         uid: uid.to_owned(),
@@ -61,7 +58,7 @@ pub(super) fn item(key: &Key, uid: &str, release: &str, created: i64) -> Invento
 
 /// What is there of everything that is wanted or managed.
 pub(super) fn live(view: &View, wanted: &[Wanted], inventory: &[InventoryItem]) -> BTreeMap<Key, Arc<Object>> {
-    let managed = inventory.iter().filter_map(key);
+    let managed = inventory.iter().filter_map(InventoryItem::key);
     let keys: BTreeSet<Key> = wanted.iter().map(|w| w.key.clone()).chain(managed).collect();
     keys.into_iter().filter_map(|key| Some((key.clone(), view.get(&key)?.clone()))).collect()
 }
@@ -72,7 +69,7 @@ pub(super) fn last<'a>(
     contents: &'a BTreeMap<String, Arc<Content>>,
 ) -> BTreeMap<Key, &'a serde_json::Value> {
     let found = inventory.iter().filter_map(|item| {
-        let key = key(item)?;
+        let key = item.key()?;
         let value = contents.get(&item.release)?.value(&key)?;
         Some((key, value))
     });

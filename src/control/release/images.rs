@@ -184,6 +184,7 @@ fn question(
         },
         spec: Some(PodSpec {
             containers: vec![container],
+            automount_service_account_token: Some(false),
             restart_policy: Some("Never".to_owned()),
             node_selector: like.node_selector.clone(),
             affinity: like

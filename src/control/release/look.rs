@@ -16,6 +16,7 @@ use crate::control::keyed::Trouble;
 use crate::control::write;
 use crate::git::{Credentials, Request};
 use crate::mutant::{self, Mutant};
+use crate::object::custom::{Kinds, definitions};
 use crate::object::ours::{
     Application, ApplicationSpec, ApplicationStatus, Evidence, INVENTORY_FINALIZER, Phase, ProblemRecord, Purpose, ReleaseSpec,
     ReleaseStatus, SYNC_ANNOTATION, Sync, Verdict,
@@ -167,6 +168,7 @@ impl ReleaseLoop {
                 credentials,
             },
             namespace: source.namespace.clone().unwrap_or_else(|| "default".to_owned()),
+            kinds: Kinds::established(pass.view.list(definitions())),
             interval: SignedDuration::from_secs(source.interval_seconds.unwrap_or(INTERVAL).max(1)),
             nonce,
         };
@@ -386,7 +388,7 @@ impl ReleaseLoop {
             status.waiting_on.clear();
             let unwell = status.health != State::Healthy.word() && !status.health.is_empty();
             let mut well = if unwell { format!(", but its objects are {}", status.health) } else { String::new() };
-            let managed: Vec<Key> = status.inventory.iter().filter_map(facts::key).collect();
+            let managed: Vec<Key> = status.inventory.iter().filter_map(crate::object::ours::InventoryItem::key).collect();
             for text in idle::told(&managed) {
                 well.push_str("; ");
                 well.push_str(&text);
@@ -511,7 +513,7 @@ impl ReleaseLoop {
         let key = Key::of::<Application>(namespace, name);
         let Some(application) = facts::application(view, &key) else { return false };
         let status = application.status.clone().unwrap_or_default();
-        if !status.inventory.iter().any(|item| facts::key(item).as_ref() == Some(object)) {
+        if !status.inventory.iter().any(|item| item.key().as_ref() == Some(object)) {
             return false;
         }
         match self.charts.seen(&key).as_deref().map(|seen| &seen.outcome) {

@@ -40,6 +40,7 @@ use super::event::Recorder;
 use super::keyed::{Cursor, Keys, News};
 use super::{Context, Loop, Next};
 use crate::git::{FetchErrorKind, Request};
+use crate::object::custom::Kinds;
 use crate::object::ours::{Application, OWNER_ANNOTATION, ProblemRecord};
 use crate::object::{Key, Object, Revision, kind_of};
 use crate::render::{Problem, Rendered};
@@ -55,6 +56,8 @@ pub struct Ask {
     pub request: Request,
     /// The namespace of objects that name none.
     pub namespace: String,
+    /// The kinds that objects may be of, beside those that the files define themselves.
+    pub kinds: Kinds,
     /// How long to wait between two looks at a remote repository.
     pub interval: SignedDuration,
     /// A new value asks for a look at once.

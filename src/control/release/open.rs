@@ -13,7 +13,9 @@ use crate::control::Context;
 use crate::control::event::Severity;
 use crate::control::keyed::Trouble;
 use crate::mutant::{self, Mutant};
-use crate::object::ours::{Application, Phase, ProblemRecord, Purpose, ReleaseSpec, ReleaseStatus, Rollout, Sync, Verdict};
+use crate::object::ours::{
+    Application, InventoryItem, Phase, ProblemRecord, Purpose, ReleaseSpec, ReleaseStatus, Rollout, Sync, Verdict,
+};
 use crate::object::{Key, kind_of};
 use crate::plan::health::State;
 use crate::plan::idle;
@@ -232,7 +234,7 @@ pub(super) fn before(pass: &Pass<'_>) -> (BTreeMap<String, String>, BTreeMap<Str
         restarts.retain(|name, _| !rollout.touched.contains(name));
         return (unhealthy, restarts);
     }
-    let keys = pass.status.inventory.iter().filter_map(facts::key);
+    let keys = pass.status.inventory.iter().filter_map(InventoryItem::key);
     let objects: Vec<_> = keys.filter_map(|key| pass.view.get(&key)).collect();
     let restarts = objects.iter().map(|object| (facts::name(&object.key), facts::restarts(&pass.view, object)));
     let restarts = restarts.filter(|(_, times)| *times > 0).collect();

@@ -14,6 +14,7 @@ use crate::control::Context;
 use crate::control::keyed::Trouble;
 use crate::control::write;
 use crate::object::admit::Refused;
+use crate::object::custom::plural_of;
 use crate::object::ours::{
     Application, ORIGIN_ANNOTATION, Release, ReleaseSpec, ReleaseStatus, RenderedObject, Rendering, Verdict,
 };
@@ -98,11 +99,8 @@ pub(super) fn read(view: &View, application: &Key, name: &str) -> Result<Content
 /// The objects of a rendering.
 fn objects(rendering: &Rendering) -> Vec<Wanted> {
     let object = |rendered: &RenderedObject| {
-        let kind = Kind::of_value(&rendered.object)?;
-        let meta = &rendered.object["metadata"];
-        let namespace = if kind.namespaced { meta["namespace"].as_str().unwrap_or("") } else { "" };
         Some(Wanted {
-            key: Key::new(kind, namespace, meta["name"].as_str().unwrap_or("")),
+            key: rendered.key()?,
             value: rendered.object.clone(),
             origin: Origin { file: rendered.file.as_str().into(), line: rendered.line, column: 0 },
         })
@@ -246,6 +244,7 @@ fn pieces(wanted: &[Wanted]) -> Vec<Vec<RenderedObject>> {
         pieces.last_mut().expect("one was just pushed").push(RenderedObject {
             file: wanted.origin.file.to_string(),
             line: wanted.origin.line,
+            plural: plural_of(wanted.key.kind),
             object: wanted.value.clone(),
         });
     }

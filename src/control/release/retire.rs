@@ -51,7 +51,7 @@ impl ReleaseLoop {
             let kept: Vec<_> = plan.kept.iter().filter(|k| !matches!(k.why, Why::Gone | Why::TakenOver(_))).collect();
             let names: Vec<String> = kept.iter().map(|k| format!("{} ({})", k.name, k.why)).collect();
             let inventory = std::mem::take(&mut pass.status.inventory);
-            let stay = inventory.iter().filter(|i| facts::key(i).is_some_and(|key| kept.iter().any(|k| k.name.0 == key)));
+            let stay = inventory.iter().filter(|i| i.key().is_some_and(|key| kept.iter().any(|k| k.name.0 == key)));
             let_go(pass, &stay.cloned().collect::<Vec<_>>());
             if !names.is_empty() {
                 pass.say(Severity::Warning, "Orphaned", format!("not deleted: {}", names.join(", ")));
@@ -78,7 +78,7 @@ fn let_go(pass: &mut Pass<'_>, inventory: &[InventoryItem]) -> Vec<String> {
     let owner = pass.owner();
     let mut names = Vec::new();
     for item in inventory {
-        let Some(live) = facts::key(item).and_then(|key| pass.view.get(&key).cloned()) else { continue };
+        let Some(live) = item.key().and_then(|key| pass.view.get(&key).cloned()) else { continue };
         if live.meta.uid != item.uid || live.meta.annotations.get(OWNER_ANNOTATION) != Some(&owner) {
             continue;
         }

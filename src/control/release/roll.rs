@@ -22,6 +22,7 @@ use crate::control::write;
 use crate::mutant::{self, Mutant};
 use crate::object::admit::assign::Beside;
 use crate::object::admit::{self, Stamp};
+use crate::object::custom::{Kinds, definitions};
 use crate::object::ours::{Evidence, InventoryItem, Phase, Purpose, Quarantined, Rollout, Verdict};
 use crate::object::{Draft, Key};
 use crate::plan::health::{self, Health, State};
@@ -376,28 +377,28 @@ impl ReleaseLoop {
         let mut evidence = Vec::new();
         let mut taken = Vec::new();
         let mut claims = BTreeSet::new();
+        let kinds = Kinds::established(pass.view.list(definitions()));
         for change in changes {
             let key = change.name.0.clone();
+            let rules = kinds.rules(&key, &change.new);
             let mut wanted = change.new.clone();
             let refused = match change.action {
                 Action::Create => {
                     let stamp = Stamp { uid: cx.ids.uid(), now: pass.now };
                     let beside = Beside { around: &pass.view, claims: &claims };
-                    admit::assign(key.kind, &mut wanted, None, &stamp.uid, &beside)
-                        .and_then(|()| admit::create(key.kind, wanted, &stamp))
+                    admit::assign(rules, &mut wanted, None, &stamp.uid, &beside)
+                        .and_then(|()| admit::create(rules, wanted, &stamp))
                         .map(|draft| drafts.push((key, draft, None, change.action)))
                 }
                 Action::Patch | Action::Adopt => {
                     let Some(live) = pass.view.get(&key).cloned() else { continue };
-                    if change.action == Action::Adopt
-                        && !pass.status.inventory.iter().any(|i| facts::key(i).as_ref() == Some(&key))
-                    {
+                    if change.action == Action::Adopt && !pass.status.inventory.iter().any(|i| i.key().as_ref() == Some(&key)) {
                         taken.push(live.clone());
                     }
                     let beside = Beside { around: &pass.view, claims: &claims };
                     let chance = format!("{} {}", live.meta.uid, live.revision);
-                    admit::assign(key.kind, &mut wanted, Some(&live.value()), &chance, &beside)
-                        .and_then(|()| admit::update(&live, wanted, None, pass.now))
+                    admit::assign(rules, &mut wanted, Some(&live.value()), &chance, &beside)
+                        .and_then(|()| admit::update_as(rules, &live, wanted, None, pass.now))
                         .map(|draft| match draft {
                             Some(draft) => drafts.push((key, draft, Some(live.revision), change.action)),
                             None => unchanged.push((key, live.meta.uid.clone())),
@@ -595,7 +596,7 @@ fn waits(pass: &mut Pass<'_>, mut on: Vec<String>, errored: bool, verifying: boo
 
 /// What was written by a release after this one, with the number of that release.
 fn later(pass: &Pass<'_>, content: &Content) -> BTreeMap<Key, i64> {
-    let items = pass.status.inventory.iter().filter_map(|item| Some((facts::key(item)?, record::number(&item.release))));
+    let items = pass.status.inventory.iter().filter_map(|item| Some((item.key()?, record::number(&item.release))));
     items.filter(|(key, number)| *number > content.number && !content.wants(key)).collect()
 }
 
@@ -655,7 +656,7 @@ pub(super) struct Inventory(BTreeMap<Key, InventoryItem>);
 impl Inventory {
     pub(super) fn take(pass: &mut Pass<'_>) -> Self {
         let items = std::mem::take(&mut pass.status.inventory);
-        Inventory(items.into_iter().filter_map(|item| Some((facts::key(&item)?, item))).collect())
+        Inventory(items.into_iter().filter_map(|item| Some((item.key()?, item))).collect())
     }
     /// Notes that an object is managed, and from which release.
     fn note(&mut self, key: &Key, uid: &str, release: &str, created: i64) {

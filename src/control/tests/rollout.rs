@@ -31,9 +31,9 @@ fn a_deployment_becomes_ready_pods_spread_over_the_nodes() {
     "#]].assert_eq(&world.show());
     expect![[r#"
         Deployment ScalingReplicaSet: Scaled up replica set web-764b995d5b from 0 to 3 x1
+        ReplicaSet SuccessfulCreate: Created pod: web-764b995d5b-z6kmc x1
         ReplicaSet SuccessfulCreate: Created pod: web-764b995d5b-d242v x1
         ReplicaSet SuccessfulCreate: Created pod: web-764b995d5b-ksvcm x1
-        ReplicaSet SuccessfulCreate: Created pod: web-764b995d5b-z6kmc x1
         Pod Scheduled: Successfully assigned default/web-764b995d5b-d242v to a x1
         Pod Scheduled: Successfully assigned default/web-764b995d5b-ksvcm to b x1
         Pod Scheduled: Successfully assigned default/web-764b995d5b-z6kmc to c x1

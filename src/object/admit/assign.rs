@@ -1,8 +1,10 @@
 //! What an object is given that it shares with no other, or that depends on what else is in the cluster: addresses and node ports of
-//! services, the class of a claim that names none.
+//! services, the class of a claim that names none, the token of a pod's service account.
 //!
 //! A choice is made before the transaction, from what one view shows. That two writers did not choose the same is seen to by the store:
 //! what an object holds is a [claim](crate::object::Meta::claims), and nobody else can be stored with the same.
+
+mod account;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::names::Cidr;
 use super::{Cause, Refused};
-use crate::object::{Kind, Object};
+use crate::object::{Key, Kind, Object};
 
 /// Where services get their addresses from.
 pub const SERVICE_RANGE: &str = "10.96.0.0/12";
@@ -28,6 +30,8 @@ pub trait Around {
     fn is_claimed(&self, claim: &str) -> bool;
     /// All objects of a kind.
     fn of_kind(&self, kind: &'static Kind) -> Vec<Arc<Object>>;
+    /// One object.
+    fn object(&self, key: &Key) -> Option<Arc<Object>>;
 }
 
 /// What else is there, and what is about to be: claims of objects that will be stored in the same transaction.
@@ -44,6 +48,9 @@ impl Around for Beside<'_> {
     }
     fn of_kind(&self, kind: &'static Kind) -> Vec<Arc<Object>> {
         self.around.of_kind(kind)
+    }
+    fn object(&self, key: &Key) -> Option<Arc<Object>> {
+        self.around.object(key)
     }
 }
 
@@ -62,6 +69,7 @@ pub fn assign(
             Service { old: old.map(|old| &old["spec"]), around, causes: &mut causes, chance: hash(chance) }.assign(value)
         }
         ("", "PersistentVolumeClaim") if old.is_none() => default_class(value, around),
+        ("", "Pod") if old.is_none() => account::give(value, around, chance),
         _ => {}
     }
     if causes.is_empty() {

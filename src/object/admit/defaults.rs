@@ -4,6 +4,7 @@
 //! what a server sets once when an object is created (`lifecycle`). Ill-shaped parts are left as they are: `shape` reports them.
 
 pub mod autoscaler;
+pub mod definition;
 pub mod network;
 pub mod policy;
 pub mod storage;
@@ -302,7 +303,8 @@ pub(super) fn canonical(of: Type, value: &mut Value) {
             }
         }
         (Form::Struct(shape), Value::Object(fields)) => {
-            fields.retain(|_, v| !v.is_null());
+            let kept = |name: &str| shape.fields.get(name).map_or(shape.open, |field| field.nullable);
+            fields.retain(|name, v| !v.is_null() || kept(name));
             for (name, value) in fields {
                 if let Some(field) = shape.fields.get(name) {
                     canonical(field.of, value);

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Cause, Refused, validate};
 use crate::object::quantity::Quantity;
-use crate::object::{Draft, Kind, Object, Revision};
+use crate::object::{Draft, Kind, Object, Revision, custom};
 
 /// What a new object gets that it cannot know itself.
 #[derive(Clone, Debug)]
@@ -80,7 +80,7 @@ const ORPHAN: &str = "orphan";
 fn counts_generation(kind: &Kind) -> bool {
     let counted = matches!(kind.kind, "NetworkPolicy" | "IngressClass" | "EndpointSlice");
     let old = ["Namespace", "Node", "PersistentVolume", "PersistentVolumeClaim", "ResourceQuota", "Service"].contains(&kind.kind);
-    counted || (kind.has("status") && !old && kind.kind != "HorizontalPodAutoscaler")
+    kind.custom.is_some() || counted || (kind.has("status") && !old && kind.kind != "HorizontalPodAutoscaler")
 }
 
 /// The first version of a new object: name checked (or made from `generateName`), uid, creationTimestamp, generation 1, no status where
@@ -105,11 +105,12 @@ pub fn create(kind: &'static Kind, mut value: Value, stamp: &Stamp) -> Result<Dr
         let name = generated_name(base, &stamp.uid);
         meta.insert("name".to_owned(), name.into());
     }
-    if kind.kind == "Job" {
+    if kind.kind == "Job" && kind.custom.is_none() {
         job_selector(&mut value, &stamp.uid);
     }
     super::prepare(kind, &mut value);
     match kind.kind {
+        _ if kind.custom.is_some() => {}
         "PersistentVolume" | "PersistentVolumeClaim" => value["status"] = json!({"phase": "Pending"}),
         "Service" | "Ingress" => value["status"] = json!({"loadBalancer": {}}),
         "Pod" => value["status"] = json!({"phase": "Pending", "qosClass": qos_class(&value["spec"])}),
@@ -132,8 +133,18 @@ pub fn create(kind: &'static Kind, mut value: Value, stamp: &Stamp) -> Result<Dr
 /// Without `subresource` everything but the status is taken from `new`; with `status` only the status, with `binding` only a pod's
 /// node, with `ephemeralcontainers` only those, with `finalize` only a namespace's finalizers; `scale` and others are like none. uid, creationTimestamp and deletionTimestamp
 /// are kept, generation counts changes of the spec. Afterwards ask [`gone`]: taking the last finalizer away removes the object.
-pub fn update(old: &Object, new: Value, subresource: Option<&str>, _now: Timestamp) -> Result<Option<Draft>, Refused> {
-    let kind = old.key.kind;
+pub fn update(old: &Object, new: Value, subresource: Option<&str>, now: Timestamp) -> Result<Option<Draft>, Refused> {
+    update_as(old.key.kind, old, new, subresource, now)
+}
+
+/// The same by the rules of a row that is newer than the one that the object was stored under: what is defined can be defined anew.
+pub fn update_as(
+    kind: &'static Kind,
+    old: &Object,
+    new: Value,
+    subresource: Option<&str>,
+    _now: Timestamp,
+) -> Result<Option<Draft>, Refused> {
     let before = old.value();
     let mut after = match subresource {
         Some("status") => with_part(&before, &new, &["status"]),
@@ -334,7 +345,11 @@ pub fn delete(old: &Object, options: &DeleteOptions, now: Timestamp) -> Result<D
     }
     let kind = old.key.kind;
     let mut value = old.value();
-    let finalizers = propagate(&old.meta.finalizers, options.propagation);
+    let mut finalizers = propagate(&old.meta.finalizers, options.propagation);
+    // A definition waits for its objects, which somebody else takes away.
+    if *kind == *custom::definitions() && !old.meta.deleting() && !finalizers.iter().any(|f| f == custom::CLEANUP) {
+        finalizers.push(custom::CLEANUP.to_owned());
+    }
     let finalizers_changed = finalizers != old.meta.finalizers;
     let held = !finalizers.is_empty()
         || (kind.has("finalize") && value["spec"]["finalizers"].as_array().is_some_and(|finalizers| !finalizers.is_empty()));

@@ -14,9 +14,9 @@ use std::fmt;
 use serde_json::Value;
 
 pub use super::schema::shape::{Coerce, ShapeKind, ShapeProblem, Step, shape, show_path};
-use super::{Kind, Object};
+use super::{Kind, Object, custom};
 pub use assign::{Around, assign};
-pub use lifecycle::{DeleteOptions, Deletion, NotDeleted, Propagation, Stamp, create, delete, gone, update};
+pub use lifecycle::{DeleteOptions, Deletion, NotDeleted, Propagation, Stamp, create, delete, gone, update, update_as};
 
 /// One thing that is wrong with an object, in Kubernetes' words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,11 +76,23 @@ impl std::error::Error for Refused {}
 pub fn prepare(kind: &'static Kind, value: &mut Value) {
     defaults::canonical(super::schema::of(kind), value);
     (kind.default)(value);
+    if let Some(version) = kind.version_of() {
+        custom::values::defaults(&version.schema, value);
+    }
 }
 
 /// Writes quantities in their canonical form and takes out nulls, and fills in nothing.
 pub(in crate::object) fn canonical(kind: &'static Kind, value: &mut Value) {
     defaults::canonical(super::schema::of(kind), value);
+}
+
+/// What to say to whoever writes an object that is accepted and yet not all that its author may hope.
+pub fn warnings(kind: &'static Kind, value: &Value) -> Vec<String> {
+    match kind.version_of() {
+        Some(version) => version.warning.iter().cloned().collect(),
+        None if kind.group == custom::GROUP => custom::warnings(value),
+        None => Vec::new(),
+    }
 }
 
 /// Everything that is wrong with an object's meaning: metadata, then the kind's own rules, then (with `old`) what may not change.

@@ -13,19 +13,20 @@ use k8s_openapi::api::policy::v1 as policy;
 use k8s_openapi::api::rbac::v1 as rbac;
 use k8s_openapi::api::scheduling::v1 as scheduling;
 use k8s_openapi::api::storage::v1 as storage;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
-use super::{Durability, Kind, RBAC};
+use super::{Durability, Kind, METRICS, RBAC};
 use crate::object::admit::{defaults, validate};
-use crate::object::{alias, columns, ours};
+use crate::object::{alias, columns, custom, ours};
 
 fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
 }
 
 /// What most rows share.
-const PLAIN: Kind = Kind {
+pub(in crate::object) const PLAIN: Kind = Kind {
     group: "",
     version: "v1",
     kind: "",
@@ -43,7 +44,24 @@ const PLAIN: Kind = Kind {
     columns: columns::PLAIN,
     idle: "",
     alias: None,
+    custom: None,
 };
+
+/// What is measured when somebody asks, and stored nowhere.
+pub static MEASURED: &[Kind] = &[
+    Kind {
+        kind: "ComponentStatus",
+        plural: "componentstatuses",
+        singular: "componentstatus",
+        short: &["cs"],
+        namespaced: false,
+        schema: schema::<core::ComponentStatus>,
+        columns: columns::COMPONENT,
+        ..PLAIN
+    },
+    Kind { group: METRICS, version: "v1beta1", kind: "NodeMetrics", plural: "nodes", namespaced: false, ..PLAIN },
+    Kind { group: METRICS, version: "v1beta1", kind: "PodMetrics", plural: "pods", ..PLAIN },
+];
 
 /// Every kind, in the order of discovery. The first version of a group is the one that clients prefer.
 pub static KINDS: &[Kind] = &[
@@ -560,6 +578,21 @@ pub static KINDS: &[Kind] = &[
         default: defaults::role_binding,
         validate: validate::role_binding,
         columns: columns::ROLE_BINDING,
+        ..PLAIN
+    },
+    Kind {
+        group: custom::GROUP,
+        kind: "CustomResourceDefinition",
+        plural: "customresourcedefinitions",
+        singular: "customresourcedefinition",
+        short: &["crd", "crds"],
+        categories: &["api-extensions"],
+        namespaced: false,
+        subresources: &["status"],
+        schema: schema::<apiextensions::CustomResourceDefinition>,
+        default: defaults::definition::definition,
+        validate: validate::definition::definition,
+        columns: columns::DEFINITION,
         ..PLAIN
     },
     Kind {

@@ -5,9 +5,8 @@ use std::fmt;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::fields::{self, Fields, View, partner, same_element, step_to, under, view};
+use super::fields::{self, Fields, View, partner, step_to, under, view};
 use super::managed::{self, Manager, Operation};
-use super::strategic::order;
 use crate::object::schema::{self, Field, Form, Type};
 use crate::object::{Kind, admit};
 
@@ -136,16 +135,53 @@ fn merge(of: Option<Type>, field: Option<&'static Field>, wanted: &Value, live: 
             let before = std::mem::take(live);
             let mut items = before.clone();
             let mut taken = Vec::new();
+            let mut places = Vec::with_capacity(wanted.len());
             for element in wanted {
-                match partner(kind, &before, &mut taken, element) {
-                    Some(place) => merge(of, None, element, &mut items[place]),
+                let place = partner(kind, &before, &mut taken, element).unwrap_or(items.len());
+                match items.get_mut(place) {
+                    Some(there) => merge(of, None, element, there),
                     None => items.push(element.clone()),
                 }
+                places.push(place);
             }
-            *live = order(items, wanted, &before, |a, b| same_element(kind, a, b));
+            *live = order(before.len(), &places).into_iter().map(|place| items[place].take()).collect();
         }
         _ => *live = wanted.clone(),
     }
+}
+
+/// The order of a merged list, as Kubernetes has it for server-side apply: what is wanted stands in the order in which it is wanted, and
+/// what only the live list has keeps its place before whatever it stood before. The first `live` places are those of the live list; `wanted`
+/// says which places the wanted elements have, in their order.
+fn order(live: usize, wanted: &[usize]) -> Vec<usize> {
+    let mut shared = wanted.iter().copied().filter(|place| *place < live).peekable();
+    let is_wanted = |place: usize| wanted.contains(&place);
+    let mut order = Vec::with_capacity(live + wanted.len());
+    let (mut left, mut right) = (0, 0);
+    while left < live || right < wanted.len() {
+        if left < live && !is_wanted(left) {
+            order.push(left);
+            left += 1;
+            continue;
+        }
+        let next = shared.peek().copied();
+        let stands_later = next.is_some_and(|next| next != left);
+        if left < live && right < wanted.len() && stands_later {
+            left += 1;
+            continue;
+        }
+        let place = wanted.get(right).copied();
+        // Taken now, or taken already.
+        if left < live && (place == Some(left) || next != Some(left)) {
+            left += 1;
+        }
+        if let Some(place) = place {
+            order.push(place);
+            right += 1;
+            shared.next_if_eq(&place);
+        }
+    }
+    order
 }
 
 /// Takes out what the manager owned before and nobody wants now.

@@ -122,8 +122,12 @@ pub(super) fn view<'a>(of: Option<Type>, field: Option<&Field>, value: &'a Value
 /// The type and the facts of what is under a name.
 pub(super) fn under(of: Option<Type>, name: &str) -> (Option<Type>, Option<&'static Field>) {
     match of.map(Type::form) {
-        Some(Form::Struct(shape)) => shape.fields.get(name).map_or((None, None), |field| (Some(field.of), Some(field))),
+        Some(Form::Struct(shape)) => match shape.fields.get(name) {
+            Some(field) => (Some(field.of), Some(field)),
+            None => (shape.open.then(Type::open), None),
+        },
         Some(Form::Map(of)) => (Some(*of), None),
+        Some(Form::Open) => (of, None),
         _ => (None, None),
     }
 }

@@ -62,7 +62,8 @@ fn merge_fields(
             continue;
         }
         let (of, field) = under(of, name);
-        let before = target.remove(name);
+        let replaced = field.is_some_and(|field| field.fact.replace);
+        let before = target.remove(name).filter(|_| !replaced);
         let after = match (value, before) {
             (Value::Object(patch), Some(Value::Object(fields))) => Value::Object(merge_fields(of, fields, patch)?),
             (Value::Object(patch), _) if patch.get(DIRECTIVE).is_some_and(|d| d == "delete") => continue,
@@ -243,6 +244,16 @@ mod tests {
             patched("Pod", json!({}), patch).unwrap(),
             json!({"spec": {"containers": [{"name": "a", "image": "x", "env": []}]}})
         );
+    }
+
+    #[test]
+    fn a_selector_is_replaced_where_kubernetes_says_so() {
+        let selecting = |labels: Value| json!({"spec": {"selector": {"matchLabels": labels}}});
+        let (before, patch) = (selecting(json!({"a": "1"})), selecting(json!({"b": "2", "c": null})));
+        let replaced = patched("PodDisruptionBudget", before.clone(), patch.clone()).unwrap();
+        assert_eq!(replaced, selecting(json!({"b": "2"})));
+        // Elsewhere its labels are merged.
+        assert_eq!(patched("Deployment", before, patch).unwrap(), selecting(json!({"a": "1", "b": "2"})));
     }
 
     #[test]

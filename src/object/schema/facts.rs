@@ -25,12 +25,27 @@ pub struct Fact {
     pub merge: Option<&'static str>,
     /// Whether a strategic merge patch from kubectl names the fields that are to remain (`$retainKeys`).
     pub retain_keys: bool,
+    /// Whether strategic merge patch replaces a structure. kubectl puts such a structure into every patch of an `apply`, changed or not.
+    pub replace: bool,
     /// Whether server-side apply sees a map as one value.
     pub atomic: bool,
 }
 
 /// What a field without a row is.
-pub const PLAIN: Fact = Fact { list: ListKind::Atomic, merge: None, retain_keys: false, atomic: false };
+pub const PLAIN: Fact = Fact { list: ListKind::Atomic, merge: None, retain_keys: false, replace: false, atomic: false };
+
+impl Fact {
+    /// How strategic merge patch treats it, in the words of Kubernetes' documents; nothing where it does as with any other field.
+    pub fn strategy(&self) -> &'static str {
+        match (self.merge.is_some(), self.retain_keys) {
+            _ if self.replace => "replace",
+            (true, true) => "merge,retainKeys",
+            (true, false) => "merge",
+            (false, true) => "retainKeys",
+            (false, false) => "",
+        }
+    }
+}
 
 const fn keyed(keys: &'static [&'static str]) -> Fact {
     Fact { list: ListKind::Map(keys), merge: Some(keys[0]), ..PLAIN }
@@ -113,6 +128,7 @@ pub const FIELDS: &[(&str, &str, Fact)] = &[
     ("UncountedTerminatedPods", "failed", SET),
     ("UncountedTerminatedPods", "succeeded", SET),
     ("Endpoint", "addresses", SET),
+    ("PodDisruptionBudgetSpec", "selector", Fact { replace: true, ..PLAIN }),
     ("PodDisruptionBudgetStatus", "conditions", TYPE),
     ("HorizontalPodAutoscalerStatus", "conditions", TYPE),
     ("ApplicationStatus", "conditions", TYPE),

@@ -16,14 +16,24 @@ use super::{KINDS, Kind};
 pub use facts::ListKind;
 
 /// A type. Cheap to copy and to look into; lives as long as the program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Type(u32);
+#[derive(Clone, Copy, Debug)]
+pub struct Type(Place);
+
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// Among the forms of the program's kinds.
+    Ours(u32),
+    /// A form of a kind that somebody defined.
+    Made(&'static Form),
+}
 
 /// What a type is made of.
 #[derive(Debug)]
 pub enum Form {
     /// Anything; server-side apply sees it as one value.
     Any,
+    /// Anything; server-side apply looks into objects.
+    Open,
     /// `true` or `false`.
     Boolean,
     /// A whole number between these two.
@@ -67,6 +77,8 @@ pub struct Struct {
     pub fields: BTreeMap<String, Field>,
     /// Whether server-side apply sees it as one value.
     pub atomic: bool,
+    /// Whether it may have other fields as well.
+    pub open: bool,
 }
 
 /// One field of a structure.
@@ -76,6 +88,8 @@ pub struct Field {
     pub of: Type,
     /// Whether it must be there.
     pub required: bool,
+    /// Whether null is a value of its own; elsewhere it means "absent".
+    pub nullable: bool,
     /// What else is known about it.
     pub fact: facts::Fact,
 }
@@ -90,7 +104,25 @@ static SCHEMAS: OnceLock<Schemas> = OnceLock::new();
 impl Type {
     /// What it is made of.
     pub fn form(self) -> &'static Form {
-        &schemas().forms[self.0 as usize]
+        match self.0 {
+            Place::Ours(place) => &schemas().forms[place as usize],
+            Place::Made(form) => form,
+        }
+    }
+    /// A type of a kind that somebody defined. It is never given back: see [`custom`](super::custom).
+    pub(in crate::object) fn made(form: Form) -> Type {
+        Type(Place::Made(Box::leak(Box::new(form))))
+    }
+    /// The type of what nothing is known of.
+    pub(in crate::object) fn open() -> Type {
+        static OPEN: Form = Form::Open;
+        Type(Place::Made(&OPEN))
+    }
+    fn place(self) -> usize {
+        match self.0 {
+            Place::Ours(place) => place as usize,
+            Place::Made(_) => unreachable!("the program's kinds are not made of anybody's definitions"),
+        }
     }
     /// The structure, if it is one.
     pub fn as_struct(self) -> Option<&'static Struct> {
@@ -105,8 +137,17 @@ impl Type {
     }
 }
 
+/// The type of `metadata`.
+pub(in crate::object) fn metadata() -> Type {
+    of(&KINDS[0]).field("metadata").expect("objects have metadata").of
+}
+
 /// The type of a kind's objects.
 pub fn of(kind: &'static Kind) -> Type {
+    if let Some(custom) = kind.custom {
+        // Of a stored object whose definition is not there, nothing is known.
+        return custom.version.as_ref().map_or_else(Type::open, |version| version.root);
+    }
     // Two versions of a kind are equal as kinds, and look different.
     let found = schemas().roots.iter().find(|(k, _)| std::ptr::eq(*k, kind) || (*k == kind && k.version == kind.version));
     found.expect("every kind of KINDS has a schema").1
@@ -127,9 +168,14 @@ fn build() -> Schemas {
         .map(|(kind, schema)| {
             let root = builder.convert(schema, "");
             let text = builder.add(Form::Text(Text::Plain));
-            if let Form::Struct(s) = &mut builder.forms[root.0 as usize] {
+            if let Form::Struct(s) = &mut builder.forms[root.place()] {
                 for name in ["apiVersion", "kind"] {
-                    s.fields.entry(name.to_owned()).or_insert(Field { of: text, required: false, fact: facts::PLAIN });
+                    s.fields.entry(name.to_owned()).or_insert(Field {
+                        of: text,
+                        required: false,
+                        nullable: false,
+                        fact: facts::PLAIN,
+                    });
                 }
             }
             (*kind, root)
@@ -147,7 +193,7 @@ struct Builder<'a> {
 impl<'a> Builder<'a> {
     fn add(&mut self, form: Form) -> Type {
         self.forms.push(form);
-        Type(self.forms.len() as u32 - 1)
+        Type(Place::Ours(self.forms.len() as u32 - 1))
     }
 
     fn convert(&mut self, schema: &'a Value, name: &str) -> Type {
@@ -164,10 +210,10 @@ impl<'a> Builder<'a> {
                 "IntOrString" => Form::IntOrText,
                 "Time" => Form::Text(Text::Time(Some(0))),
                 "MicroTime" => Form::Text(Text::Time(Some(6))),
-                "FieldsV1" | "RawExtension" => Form::Any,
+                "FieldsV1" | "RawExtension" | "JSON" => Form::Any,
                 _ => self.definitions.get(name).map_or(Form::Any, |definition| self.form(definition, short)),
             };
-            self.forms[place.0 as usize] = form;
+            self.forms[place.place()] = form;
             return place;
         }
         let form = self.form(schema, name);
@@ -222,9 +268,17 @@ impl<'a> Builder<'a> {
                     for (field, schema) in properties {
                         let of = self.convert(schema, "");
                         let fact = facts::of(name, field);
-                        fields.insert(field.clone(), Field { of, required: required.contains(&field.as_str()), fact });
+                        fields.insert(
+                            field.clone(),
+                            Field { of, required: required.contains(&field.as_str()), nullable: false, fact },
+                        );
                     }
-                    Form::Struct(Struct { name: name.to_owned(), fields, atomic: facts::ATOMIC_TYPES.contains(&name) })
+                    Form::Struct(Struct {
+                        name: name.to_owned(),
+                        fields,
+                        atomic: facts::ATOMIC_TYPES.contains(&name),
+                        open: false,
+                    })
                 }
                 (None, values @ Value::Object(_)) => Form::Map(self.convert(values, "")),
                 _ => Form::Any,
@@ -238,7 +292,7 @@ impl<'a> Builder<'a> {
         let reference = schema["$ref"].as_str().unwrap_or_default();
         let name = reference.rsplit('/').next().unwrap_or(reference);
         let short = name.rsplit('.').next().unwrap_or(name);
-        match &self.forms[target.0 as usize] {
+        match &self.forms[target.place()] {
             Form::Quantity => Form::Quantity,
             Form::IntOrText => Form::IntOrText,
             Form::Text(Text::Time(digits)) => Form::Text(Text::Time(*digits)),

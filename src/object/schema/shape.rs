@@ -114,7 +114,7 @@ struct Check<'m> {
 impl Check<'_> {
     fn value(&mut self, of: Type, value: &mut Value, path: &Path) {
         match of.form() {
-            Form::Any => {}
+            Form::Any | Form::Open => {}
             Form::Struct(shape) => match value {
                 Value::Object(fields) => self.fields(shape, fields, path),
                 other => self.wrong("an object", other, path),
@@ -177,11 +177,14 @@ impl Check<'_> {
     }
 
     fn fields(&mut self, shape: &'static Struct, fields: &mut Map<String, Value>, path: &Path) {
-        fields.retain(|_, value| !value.is_null());
+        let nullable = |name: &str| shape.fields.get(name).is_some_and(|field| field.nullable);
+        fields.retain(|name, value| !value.is_null() || nullable(name) || (shape.open && !shape.fields.contains_key(name)));
         for (name, value) in fields.iter_mut() {
             let here = Path { parent: Some(path), step: At::Field(name) };
             match shape.fields.get(name) {
+                Some(field) if field.nullable && value.is_null() => {}
                 Some(field) => self.value(field.of, value, &here),
+                None if shape.open => {}
                 None => {
                     let known = shape.fields.keys().map(String::as_str);
                     self.problems.push(ShapeProblem {

@@ -19,6 +19,10 @@ pub struct Sources<'a> {
     pub secret: &'a dyn Fn(&str) -> Option<&'a Values>,
     /// A token of the pod's service account, under [`TOKEN`](super::volume::TOKEN); `None` while there is none.
     pub token: &'a dyn Fn(&TokenWish) -> Option<&'a Values>,
+    /// Where programs in pods find the API: a host and a port.
+    pub api: Option<(&'a str, &'a str)>,
+    /// Whether the server is away, so that what it gives unasked may come later.
+    pub away: bool,
     /// The node's name.
     pub node: &'a str,
     /// The host's address.
@@ -59,6 +63,13 @@ pub fn environment(pod: &Pod, container: &Container, sources: &Sources<'_>) -> R
             order.push(name);
         }
     };
+    if let Some((host, port)) = sources.api {
+        for (name, value) in
+            [("KUBERNETES_SERVICE_HOST", host), ("KUBERNETES_SERVICE_PORT", port), ("KUBERNETES_SERVICE_PORT_HTTPS", port)]
+        {
+            put(&mut values, name.to_owned(), value.to_owned());
+        }
+    }
     for from in container.env_from.iter().flatten() {
         let prefix = from.prefix.as_deref().unwrap_or_default();
         let (found, optional, what) = if let Some(map) = &from.config_map_ref {

@@ -466,6 +466,8 @@ fn environment() {
         config_map: &|name| (name == "m").then_some(&map),
         secret: &|name| (name == "s").then_some(&secret),
         token: &|_| None,
+        api: Some(("10.0.0.254", "6443")),
+        away: false,
         node: "n",
         node_ip: "10.0.0.1",
         pod_ip: Some("10.0.0.9"),
@@ -475,6 +477,9 @@ fn environment() {
     let environment = env::environment(&pod, container, &sources).unwrap();
     let text: Vec<String> = environment.iter().map(|(n, v)| format!("{n}={v}")).collect();
     expect![[r#"
+        KUBERNETES_SERVICE_HOST=10.0.0.254
+        KUBERNETES_SERVICE_PORT=6443
+        KUBERNETES_SERVICE_PORT_HTTPS=6443
         P_k=v
         A=2
         B=1-v-$(A)-$(NO)-$
@@ -497,6 +502,8 @@ fn volumes() {
         config_map: &|name| (name == "m").then_some(&map),
         secret: &|_| None,
         token: &|wish| (wish.audience != "absent").then_some(&token),
+        api: None,
+        away: false,
         node: "n",
         node_ip: "",
         pod_ip: None,

@@ -94,6 +94,19 @@ pub fn tokens(pod: &Pod) -> BTreeSet<TokenWish> {
     sources.filter_map(|source| source.service_account_token.as_ref()).map(TokenWish::of).collect()
 }
 
+/// The tokens that a pod was given without asking. They may come later, when the server is away while a pod has to start: what does not
+/// speak to the API needs none, and a host that was restarted must not wait for the server.
+pub fn given_tokens(pod: &Pod) -> BTreeSet<TokenWish> {
+    let given = volumes(pod).iter().filter(|volume| is_given(volume));
+    let sources = given.flat_map(|v| v.projected.iter().flat_map(|p| p.sources.iter().flatten()));
+    sources.filter_map(|source| source.service_account_token.as_ref()).map(TokenWish::of).collect()
+}
+
+/// Whether a volume is the one that pods are given without asking.
+fn is_given(volume: &PodVolume) -> bool {
+    volume.name.starts_with("kube-api-access-")
+}
+
 /// The key under which a token's text is among its values.
 pub const TOKEN: &str = "token";
 
@@ -128,9 +141,11 @@ fn kind(pod: &Pod, volume: &PodVolume, sources: &Sources<'_>) -> Result<VolumeKi
     }
     if let Some(projected) = &volume.projected {
         let mode = mode(projected.default_mode);
+        let later = sources.away && is_given(volume);
         for source in projected.sources.iter().flatten() {
             if let Some(map) = &source.config_map {
-                take(&mut files, (sources.config_map)(&map.name), "configmap", &map.name, &map.items, map.optional, mode)?;
+                let optional = if later { Some(true) } else { map.optional };
+                take(&mut files, (sources.config_map)(&map.name), "configmap", &map.name, &map.items, optional, mode)?;
             } else if let Some(secret) = &source.secret {
                 take(&mut files, (sources.secret)(&secret.name), "secret", &secret.name, &secret.items, secret.optional, mode)?;
             } else if let Some(api) = &source.downward_api {
@@ -140,9 +155,13 @@ fn kind(pod: &Pod, volume: &PodVolume, sources: &Sources<'_>) -> Result<VolumeKi
             } else if let Some(token) = &source.service_account_token {
                 let wish = TokenWish::of(token);
                 let text = (sources.token)(&wish).and_then(|values| values.get(TOKEN));
-                let text = text
-                    .ok_or_else(|| format!("there is no token of the service account for the volume \"{}\" yet", volume.name))?;
-                put(&mut files, &token.path, text.clone(), mode)?;
+                match text {
+                    Some(text) => put(&mut files, &token.path, text.clone(), mode)?,
+                    None if later => {}
+                    None => {
+                        return Err(format!("there is no token of the service account for the volume \"{}\" yet", volume.name));
+                    }
+                }
             } else {
                 return Err(format!("volume \"{}\": this kind of projected source is not supported", volume.name));
             }

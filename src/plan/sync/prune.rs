@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 
 use super::{Input, Kept, Name, Order, Prune, SyncPlan, Why, rank};
 use crate::mutant::{self, Mutant};
+use crate::object::Key;
 use crate::object::ours::{OWNER_ANNOTATION, PRUNE_ANNOTATION, WAVE_ANNOTATION};
-use crate::object::{Key, Kind};
 
 /// The share of an Application's objects, in percent, that one commit may prune without consent. A larger share is more often a wrong
 /// path or a lost directory than a wish.
@@ -20,7 +20,7 @@ pub(super) fn plan(input: &Input<'_>, plan: &mut SyncPlan) {
     let mut candidates = Vec::new();
     let mut undo = Vec::new();
     let mut all = wanted.clone();
-    let keys: Vec<_> = input.inventory.iter().filter_map(|item| Some((item, key(item)?))).collect();
+    let keys: Vec<_> = input.inventory.iter().filter_map(|item| Some((item, item.key()?))).collect();
     all.extend(keys.iter().map(|(_, key)| key));
     for (item, key) in &keys {
         if wanted.contains(key) || given_back.contains(key) {
@@ -109,8 +109,4 @@ fn allowed(input: &Input<'_>, key: &Key) -> bool {
             || *allow == format!("{}/{}", key.kind.kind, key.name)
             || *allow == format!("{}/{}/{}", key.kind.kind, key.namespace, key.name)
     })
-}
-
-fn key(item: &crate::object::ours::InventoryItem) -> Option<Key> {
-    Some(Key::new(Kind::of(&item.api_version, &item.kind)?, &item.namespace, &item.name))
 }

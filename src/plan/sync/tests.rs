@@ -87,6 +87,7 @@ fn read(text: &str) -> Row {
                 row.inventory.push(InventoryItem {
                     api_version: key.kind.api_version(),
                     kind: key.kind.kind.to_owned(),
+                    plural: String::new(),
                     namespace: key.namespace.to_string(),
                     name: key.name.to_string(),
                     uid: tag("@uid").unwrap_or_default(),

@@ -17,6 +17,9 @@ impl Around for Cluster {
     fn of_kind(&self, kind: &'static Kind) -> Vec<Arc<Object>> {
         self.classes.iter().filter(|o| o.key.kind == kind).cloned().collect()
     }
+    fn object(&self, key: &Key) -> Option<Arc<Object>> {
+        self.classes.iter().find(|o| o.key == *key).cloned()
+    }
 }
 
 fn services() -> &'static Kind {
@@ -156,4 +159,78 @@ fn a_claim_without_a_class_gets_the_default_one() {
     assert_eq!(given(json!({})), "new");
     assert_eq!(given(json!({"storageClassName": ""})), "");
     assert_eq!(given(json!({"storageClassName": "old"})), "old");
+}
+
+/// A pod of `shop` as it would be stored, in a cluster with these objects: its account, and for each container where something is mounted.
+fn given(objects: &[Value], spec: Value) -> (Value, String) {
+    let sealed = |value: &Value| Arc::new(Draft::new(Kind::of_value(value).unwrap(), value.clone()).seal(1));
+    let cluster = Cluster { classes: objects.iter().map(sealed).collect(), ..Cluster::default() };
+    let pods = Kind::of("v1", "Pod").unwrap();
+    let mut pod = json!({"metadata": {"name": "p", "namespace": "shop"}, "spec": spec});
+    admit::prepare(pods, &mut pod);
+    assign(pods, &mut pod, None, "some uid", &cluster).unwrap();
+    assert!(problems(pods, &pod, None).is_empty(), "{:?}", problems(pods, &pod, None));
+    let again = pod.clone();
+    assign(pods, &mut pod, None, "another uid", &cluster).unwrap();
+    assert_eq!(pod, again, "what was given is not given twice");
+    let mut shown = pod["spec"]["serviceAccountName"].as_str().unwrap_or("-").to_owned();
+    for list in ["initContainers", "containers"] {
+        for container in pod["spec"][list].as_array().into_iter().flatten() {
+            let mounts = container["volumeMounts"].as_array().into_iter().flatten();
+            let mounts: Vec<String> = mounts
+                .map(|m| {
+                    format!("{} at {}", m["name"].as_str().unwrap(), m["mountPath"].as_str().unwrap().rsplit('/').next().unwrap())
+                })
+                .collect();
+            shown += &format!("; {}: {}", container["name"].as_str().unwrap(), mounts.join(", "));
+        }
+    }
+    (pod, shown)
+}
+
+#[test]
+fn a_pod_gets_the_token_of_its_account() {
+    let certificate =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kube-root-ca.crt", "namespace": "kube-system"}});
+    let account = |name: &str, more: Value| {
+        let mut account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": "shop"}});
+        for (field, value) in more.as_object().unwrap() {
+            account[field] = value.clone();
+        }
+        account
+    };
+    let shy = account("shy", json!({"automountServiceAccountToken": false, "imagePullSecrets": [{"name": "registry"}]}));
+    let cluster = [certificate, account("default", json!({})), shy];
+    let plain = || json!([{"name": "c", "image": "i"}]);
+    let own = json!([{"name": "c", "image": "i", "volumeMounts": [{"name": "v", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}]}]);
+    let volumes = json!([{"name": "v", "emptyDir": {}}]);
+    let access = "kube-api-access-cvccx at serviceaccount";
+    for (spec, expected) in [
+        (json!({"containers": plain()}), format!("default; c: {access}")),
+        (
+            json!({"initContainers": [{"name": "i", "image": "i", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}], "containers": plain(), "volumes": volumes}),
+            format!("default; i: v at v, {access}; c: {access}"),
+        ),
+        (json!({"containers": plain(), "automountServiceAccountToken": false}), "default; c: ".to_owned()),
+        (json!({"containers": own, "volumes": volumes}), "default; c: v at serviceaccount".to_owned()),
+        (json!({"containers": plain(), "serviceAccountName": "shy"}), "shy; c: ".to_owned()),
+        (
+            json!({"containers": plain(), "serviceAccountName": "shy", "automountServiceAccountToken": true}),
+            format!("shy; c: {access}"),
+        ),
+        // The account may come a moment after its pod.
+        (json!({"containers": plain(), "serviceAccountName": "late"}), format!("late; c: {access}")),
+    ] {
+        assert_eq!(given(&cluster, spec.clone()).1, expected, "{spec}");
+    }
+    let (pod, _) = given(&cluster, json!({"containers": plain(), "serviceAccountName": "shy"}));
+    assert_eq!(pod["spec"]["imagePullSecrets"], json!([{"name": "registry"}]));
+    let (pod, _) = given(&cluster, json!({"containers": plain()}));
+    let sources = &pod["spec"]["volumes"][0]["projected"]["sources"];
+    assert_eq!(sources[0]["serviceAccountToken"], json!({"expirationSeconds": 3607, "path": "token"}));
+    let mut known = pod.clone();
+    admit::prepare(Kind::of("v1", "Pod").unwrap(), &mut known);
+    assert_eq!(known, pod, "nothing is left to be filled in");
+    // Where nobody signs, nothing is given.
+    assert_eq!(given(&[], json!({"containers": plain()})).1, "-; c: ");
 }

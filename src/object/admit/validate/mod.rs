@@ -8,6 +8,7 @@ pub mod autoscaler;
 pub mod batch;
 mod causes;
 mod container;
+pub mod definition;
 pub mod endpoints;
 mod meta;
 pub mod network;
@@ -22,8 +23,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::{Cause, names};
-use crate::object::Kind;
 use crate::object::selector::LabelSelector;
+use crate::object::{Kind, custom};
 pub use access::{certificate_request, cluster_role, cluster_role_binding, role, role_binding};
 use causes::{Causes, list, text, there};
 
@@ -35,6 +36,9 @@ pub fn all(kind: &'static Kind, value: &Value, old: Option<&Value>) -> Vec<Cause
     let mut c = Causes::default();
     meta::metadata(&mut c, kind, &value["metadata"]);
     c.0.extend((kind.validate)(value, old));
+    if let Some(version) = kind.version_of() {
+        c.0.extend(custom::values::validate(version, value));
+    }
     c.0
 }
 
@@ -42,7 +46,7 @@ pub fn all(kind: &'static Kind, value: &Value, old: Option<&Value>) -> Vec<Cause
 /// refused: a pod that comes back from its end, a status of an older generation than the one before (AG5).
 pub fn status(kind: &'static Kind, value: &Value, old: &Value) -> Vec<Cause> {
     let mut c = Causes::default();
-    if kind.kind == "Pod" {
+    if kind.kind == "Pod" && kind.group.is_empty() {
         let (was, is) = (text(&old["status"]["phase"]), text(&value["status"]["phase"]));
         if ["Succeeded", "Failed"].contains(&was) && was != is {
             c.forbidden("status.phase", &format!("a pod that has {} cannot become {is}", was.to_lowercase()));
@@ -53,6 +57,9 @@ pub fn status(kind: &'static Kind, value: &Value, old: &Value) -> Vec<Cause> {
         && is < was
     {
         c.invalid("status.observedGeneration", is, "must not go back: this status is older than the one that it would replace");
+    }
+    if let Some(version) = kind.version_of() {
+        c.0.extend(custom::values::validate(version, value));
     }
     c.0
 }

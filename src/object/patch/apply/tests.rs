@@ -121,6 +121,29 @@ fn ap8_conflicts_change_nothing_and_force_takes_over() {
     assert!(none_left["spec"].get("replicas").is_none());
 }
 
+/// Where what only others have stands among what is wanted.
+#[test]
+fn lists_are_merged_in_kubernetes_order() {
+    let names =
+        |text: &str| deployment(containers(text.chars().map(|name| json!({"name": name.to_string(), "image": "i"})).collect()));
+    for (live, wanted, after) in [
+        ("a", "b", "ab"),
+        ("ab", "ba", "ba"),
+        ("axb", "ba", "xba"),
+        ("abx", "ba", "bxa"),
+        ("xab", "acb", "xacb"),
+        ("axby", "abc", "axbyc"),
+        ("ab", "", "ab"),
+        ("abcx", "cdb", "acxdb"),
+    ] {
+        let live = (!live.is_empty()).then(|| applied(None, names(live), "other", 0));
+        let object = applied(live.as_ref(), names(wanted), "me", 1);
+        let found = object["spec"]["template"]["spec"]["containers"].as_array().cloned().unwrap_or_default();
+        let found: String = found.iter().map(|c| c["name"].as_str().unwrap()).collect();
+        assert_eq!(found, after, "{wanted} applied to {live:?}");
+    }
+}
+
 #[test]
 fn several_conflicts_are_grouped() {
     let object = applied(None, deployment(json!({"replicas": 2, "paused": false})), "git", 0);
