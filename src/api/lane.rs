@@ -31,11 +31,15 @@ impl Default for Lane {
 impl Lane {
     /// A place, in the order of asking; 429 where there is none in time.
     pub(super) async fn enter(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        self.enter_within(PATIENCE).await
+    }
+
+    async fn enter_within(&self, patience: Duration) -> Result<SemaphorePermit<'_>, Failure> {
         if let Ok(place) = self.places.try_acquire() {
             return Ok(place);
         }
         let _seat = self.waiting.try_acquire().map_err(|_| Failure::too_many())?;
-        match tokio::time::timeout(PATIENCE, self.places.acquire()).await {
+        match tokio::time::timeout(patience, self.places.acquire()).await {
             Ok(Ok(place)) => Ok(place),
             _ => Err(Failure::too_many()),
         }
@@ -46,11 +50,12 @@ impl Lane {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn who_waits_gets_a_place_or_an_answer() {
         let lane = Lane { places: Semaphore::new(1), waiting: Semaphore::new(1) };
-        let first = lane.enter().await.ok().expect("there is a place");
-        let (second, third) = tokio::join!(lane.enter(), lane.enter());
+        let first = lane.enter().await.unwrap_or_else(|_| panic!("there is a place"));
+        let (second, third) =
+            tokio::join!(lane.enter_within(Duration::from_millis(20)), lane.enter_within(Duration::from_millis(20)));
         // Both came while the place was taken: one waited in vain, for the other there was not even a seat.
         assert_eq!([second.err(), third.err()].map(|f| f.map(|f| f.code)), [Some(429), Some(429)]);
         let (_, second) = tokio::join!(async { drop(first) }, lane.enter());
