@@ -30,6 +30,7 @@ use auth::{Right, Verb, Why};
 use authority::Authority;
 use body::read;
 use failure::{Failure, bytes_response};
+use lane::Lane;
 use path::{Query, Route, Target};
 use tunnel::Tunnels;
 use write::Ask;
@@ -44,6 +45,7 @@ mod discovery;
 mod failure;
 mod impersonate;
 pub mod join;
+mod lane;
 pub mod listen;
 mod openapi;
 mod packed;
@@ -71,11 +73,6 @@ pub use failure::Failure as ApiFailure;
 /// Tells the time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// How many requests are worked on at once, watches and streams not counted. More are told to come back: a queue that nobody bounds
-/// would cost memory and help nobody.
-const AT_ONCE: usize = 400;
-/// The same for agents, who have a lane of their own: a storm of other clients must not make hosts look dead (LV4).
-const AT_ONCE_NODES: usize = 400;
 /// How many exec, attach and port-forward sessions may be open at once. Each may hold a few hundred kilobytes.
 const SESSIONS: usize = 1000;
 
@@ -88,8 +85,9 @@ pub struct Api {
 struct Inner {
     store: Store,
     clock: Clock,
-    people: Semaphore,
-    nodes: Semaphore,
+    people: Lane,
+    /// Agents have a lane of their own: a storm of other clients must not make hosts look dead (LV4).
+    nodes: Lane,
     sessions: Arc<Semaphore>,
     authority: Option<Arc<Authority>>,
     tunnels: Tunnels,
@@ -138,7 +136,7 @@ impl Api {
         settings: Settings,
         stopping: CancellationToken,
     ) -> Self {
-        let (people, nodes) = (Semaphore::new(AT_ONCE), Semaphore::new(AT_ONCE_NODES));
+        let (people, nodes) = (Lane::default(), Lane::default());
         let (tunnels, rbac, memory) = (Tunnels::default(), Rbac::default(), authn::Memory::default());
         let documents = openapi::Documents::default();
         let sessions = Arc::new(Semaphore::new(SESSIONS));
@@ -273,7 +271,7 @@ impl Api {
                 self.authorize_review(&identity, review, &namespace)?;
                 match parts.method {
                     Method::POST => {
-                        let _place = self.inner.people.try_acquire().map_err(|_| Failure::too_many())?;
+                        let _place = self.inner.people.enter().await?;
                         self.review(&identity, review, &namespace, &parts.headers, &read(body).await?).await
                     }
                     _ => Err(Failure::method_not_allowed()),
@@ -339,7 +337,7 @@ impl Api {
             _ => {}
         }
         let lane = if identity.host().is_some() { &self.inner.nodes } else { &self.inner.people };
-        let _place = lane.try_acquire().map_err(|_| Failure::too_many())?;
+        let _place = lane.enter().await?;
         if target.kind.measured() {
             return match target.kind.group {
                 METRICS => self.used(verb, target, query).await,

@@ -210,7 +210,8 @@ impl Hollow {
                 Err(error) if refused(&error, 404) => return Done::Untold(pod.metadata.uid),
                 Err(error) => {
                     *fleet.trouble.lock() = Some(format!("{}: {error:#}", self.name));
-                    return Done::Untold(pod.metadata.uid);
+                    // An agent waits as long.
+                    tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             }
         }
