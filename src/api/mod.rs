@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Method, Request, Response, request};
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use crate::object::Kind;
@@ -76,6 +76,9 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 const AT_ONCE: usize = 400;
 /// The same for agents, who have a lane of their own: a storm of other clients must not make hosts look dead (LV4).
 const AT_ONCE_NODES: usize = 400;
+/// How many bytes of bodies may be worked on at once in each lane: a tree can take thirty times the bytes that it was sent as. A body waits for its
+/// turn; small ones, as nearly all are, never.
+const BODIES: usize = 12 << 20;
 /// How many exec, attach and port-forward sessions may be open at once. Each may hold a few hundred kilobytes.
 const SESSIONS: usize = 1000;
 
@@ -88,8 +91,8 @@ pub struct Api {
 struct Inner {
     store: Store,
     clock: Clock,
-    people: Semaphore,
-    nodes: Semaphore,
+    people: Lane,
+    nodes: Lane,
     sessions: Arc<Semaphore>,
     authority: Option<Arc<Authority>>,
     tunnels: Tunnels,
@@ -100,6 +103,29 @@ struct Inner {
     stopping: CancellationToken,
     /// How often a watch that asked for bookmarks gets one.
     bookmark_every: Duration,
+}
+
+/// Requests that share a bound.
+struct Lane {
+    places: Semaphore,
+    /// Kilobytes of bodies.
+    bodies: Semaphore,
+}
+
+impl Lane {
+    fn new(places: usize) -> Lane {
+        Lane { places: Semaphore::new(places), bodies: Semaphore::new(BODIES / 1024) }
+    }
+    fn enter(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        self.places.try_acquire().map_err(|_| Failure::too_many())
+    }
+    /// Reads a body, and waits for its turn to be worked on.
+    async fn body(&self, body: Body) -> Result<(Bytes, SemaphorePermit<'_>), Failure> {
+        let bytes = read(body).await?;
+        let kilobytes = (bytes.len() / 1024 + 1) as u32;
+        let turn = self.bodies.acquire_many(kilobytes).await.map_err(|_| Failure::too_many())?;
+        Ok((bytes, turn))
+    }
 }
 
 /// What an operator may choose.
@@ -138,11 +164,10 @@ impl Api {
         settings: Settings,
         stopping: CancellationToken,
     ) -> Self {
-        let (people, nodes) = (Semaphore::new(AT_ONCE), Semaphore::new(AT_ONCE_NODES));
+        let (people, nodes) = (Lane::new(AT_ONCE), Lane::new(AT_ONCE_NODES));
         let (tunnels, rbac, memory) = (Tunnels::default(), Rbac::default(), authn::Memory::default());
         let documents = openapi::Documents::default();
         let sessions = Arc::new(Semaphore::new(SESSIONS));
-        let bookmark_every = watch::BOOKMARK_EVERY;
         let inner = Inner {
             store,
             clock,
@@ -156,7 +181,7 @@ impl Api {
             memory,
             settings,
             stopping,
-            bookmark_every,
+            bookmark_every: watch::BOOKMARK_EVERY,
         };
         Api { inner: Arc::new(inner) }
     }
@@ -245,6 +270,9 @@ impl Api {
             };
         }
         let identity = identity.ok_or_else(Failure::unauthorized)?.authenticated();
+        if let Some(standing) = parts.extensions.get::<Arc<listen::Standing>>() {
+            standing.introduced();
+        }
         trail.identity(&identity);
         let identity = self.impersonate(identity, &parts.headers)?;
         trail.identity(&identity);
@@ -273,8 +301,10 @@ impl Api {
                 self.authorize_review(&identity, review, &namespace)?;
                 match parts.method {
                     Method::POST => {
-                        let _place = self.inner.people.try_acquire().map_err(|_| Failure::too_many())?;
-                        self.review(&identity, review, &namespace, &parts.headers, &read(body).await?).await
+                        let lane = &self.inner.people;
+                        let _place = lane.enter()?;
+                        let (bytes, _turn) = lane.body(body).await?;
+                        self.review(&identity, review, &namespace, &parts.headers, &bytes).await
                     }
                     _ => Err(Failure::method_not_allowed()),
                 }
@@ -339,16 +369,16 @@ impl Api {
             _ => {}
         }
         let lane = if identity.host().is_some() { &self.inner.nodes } else { &self.inner.people };
-        let _place = lane.try_acquire().map_err(|_| Failure::too_many())?;
+        let _place = lane.enter()?;
         if target.kind.measured() {
             return match target.kind.group {
                 METRICS => self.used(verb, target, query).await,
                 _ => self.components(verb, target, query, &parts.headers).await,
             };
         }
-        let bytes = match verb {
-            Verb::Get | Verb::List => Bytes::new(),
-            _ => read(body).await?,
+        let (bytes, _turn) = match verb {
+            Verb::Get | Verb::List => (Bytes::new(), None),
+            _ => lane.body(body).await.map(|(bytes, turn)| (bytes, Some(turn)))?,
         };
         let headers = &parts.headers;
         match (verb, target.subresource.as_str()) {
