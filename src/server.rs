@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use base64::Engine as _;
@@ -32,6 +33,8 @@ pub use crate::store::Retention;
 use crate::store::{ConflictKind, Store, Txn};
 use crate::{clock, store};
 
+/// How long a typed object is kept at least: loops that look at the same version do so within milliseconds.
+const DECODED_FOR: Duration = Duration::from_secs(1);
 /// Namespaces that are always there.
 const NAMESPACES: [&str; 4] = ["default", "kube-system", auth::LEASE_NAMESPACE, SYSTEM_NAMESPACE];
 /// The name of the Application that the command line describes.
@@ -176,6 +179,7 @@ pub async fn start(options: Options, stop: CancellationToken) -> anyhow::Result<
     let chosen = control::Options { certificate: Some(authority.pem().to_owned()), ..options.control.clone() };
     let mut loops = control::loops(&chosen);
     loops.push(Box::new(ReleaseLoop::new(Box::new(Fetcher::new(mirrors)))));
+    tokio::spawn(let_go(stop.clone()));
     let loops = tokio::spawn(control::drive(loops, store.clone(), stop.clone().cancelled_owned()));
     tracing::info!(%address, "the server is ready");
     Ok(Server {
@@ -190,6 +194,14 @@ pub async fn start(options: Options, stop: CancellationToken) -> anyhow::Result<
         loops,
         stop,
     })
+}
+
+/// Lets typed objects go that nobody has asked for lately.
+async fn let_go(stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(DECODED_FOR);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        crate::object::decoded::age();
+    }
 }
 
 fn settings(options: &Options) -> anyhow::Result<Settings> {

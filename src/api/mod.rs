@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Method, Request, Response, request};
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::object::Kind;
@@ -28,8 +28,8 @@ use audit::Trail;
 use auth::rbac::Rbac;
 use auth::{Right, Verb, Why};
 use authority::Authority;
-use body::read;
 use failure::{Failure, bytes_response};
+use lane::Lane;
 use path::{Query, Route, Target};
 use tunnel::Tunnels;
 use write::Ask;
@@ -44,6 +44,7 @@ mod discovery;
 mod failure;
 mod impersonate;
 pub mod join;
+mod lane;
 pub mod listen;
 mod openapi;
 mod packed;
@@ -71,14 +72,6 @@ pub use failure::Failure as ApiFailure;
 /// Tells the time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// How many requests are worked on at once, watches and streams not counted. More are told to come back: a queue that nobody bounds
-/// would cost memory and help nobody.
-const AT_ONCE: usize = 400;
-/// The same for agents, who have a lane of their own: a storm of other clients must not make hosts look dead (LV4).
-const AT_ONCE_NODES: usize = 400;
-/// How many bytes of bodies may be worked on at once in each lane: a tree can take thirty times the bytes that it was sent as. A body waits for its
-/// turn; small ones, as nearly all are, never.
-const BODIES: usize = 12 << 20;
 /// How many exec, attach and port-forward sessions may be open at once. Each may hold a few hundred kilobytes.
 const SESSIONS: usize = 1000;
 
@@ -92,6 +85,7 @@ struct Inner {
     store: Store,
     clock: Clock,
     people: Lane,
+    /// Agents have a lane of their own: a storm of other clients must not make hosts look dead (LV4).
     nodes: Lane,
     sessions: Arc<Semaphore>,
     authority: Option<Arc<Authority>>,
@@ -103,29 +97,6 @@ struct Inner {
     stopping: CancellationToken,
     /// How often a watch that asked for bookmarks gets one.
     bookmark_every: Duration,
-}
-
-/// Requests that share a bound.
-struct Lane {
-    places: Semaphore,
-    /// Kilobytes of bodies.
-    bodies: Semaphore,
-}
-
-impl Lane {
-    fn new(places: usize) -> Lane {
-        Lane { places: Semaphore::new(places), bodies: Semaphore::new(BODIES / 1024) }
-    }
-    fn enter(&self) -> Result<SemaphorePermit<'_>, Failure> {
-        self.places.try_acquire().map_err(|_| Failure::too_many())
-    }
-    /// Reads a body, and waits for its turn to be worked on.
-    async fn body(&self, body: Body) -> Result<(Bytes, SemaphorePermit<'_>), Failure> {
-        let bytes = read(body).await?;
-        let kilobytes = (bytes.len() / 1024 + 1) as u32;
-        let turn = self.bodies.acquire_many(kilobytes).await.map_err(|_| Failure::too_many())?;
-        Ok((bytes, turn))
-    }
 }
 
 /// What an operator may choose.
@@ -164,7 +135,7 @@ impl Api {
         settings: Settings,
         stopping: CancellationToken,
     ) -> Self {
-        let (people, nodes) = (Lane::new(AT_ONCE), Lane::new(AT_ONCE_NODES));
+        let (people, nodes) = (Lane::default(), Lane::default());
         let (tunnels, rbac, memory) = (Tunnels::default(), Rbac::default(), authn::Memory::default());
         let documents = openapi::Documents::default();
         let sessions = Arc::new(Semaphore::new(SESSIONS));
@@ -302,7 +273,7 @@ impl Api {
                 match parts.method {
                     Method::POST => {
                         let lane = &self.inner.people;
-                        let _place = lane.enter()?;
+                        let _place = lane.enter().await?;
                         let (bytes, _turn) = lane.body(body).await?;
                         self.review(&identity, review, &namespace, &parts.headers, &bytes).await
                     }
@@ -369,7 +340,7 @@ impl Api {
             _ => {}
         }
         let lane = if identity.host().is_some() { &self.inner.nodes } else { &self.inner.people };
-        let _place = lane.enter()?;
+        let _place = lane.enter().await?;
         if target.kind.measured() {
             return match target.kind.group {
                 METRICS => self.used(verb, target, query).await,

@@ -1,6 +1,7 @@
 //! A house for a benchmark: a server, agents and a repository, as processes and files of their own, ended and removed with it.
 
-use std::net::TcpListener;
+use std::ffi::OsString;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -14,18 +15,28 @@ use super::{Host, Options};
 pub(super) struct House {
     /// Its files.
     pub dir: PathBuf,
+    /// Where the server listens.
+    pub address: SocketAddr,
     /// The server's process id.
     pub server: u32,
     /// The agents' process ids.
     pub agents: Vec<u32>,
     logs: PathBuf,
     repository: git2::Repository,
-    _children: Vec<Child>,
+    /// The arguments that the server was started with.
+    arguments: Vec<OsString>,
+    /// The server first.
+    children: Vec<Child>,
 }
 
 impl House {
     /// A server with an empty repository, and agents on these hosts.
     pub(super) async fn start(options: &Options, hosts: &[Host]) -> Result<House> {
+        House::start_with(options, hosts, &[]).await
+    }
+
+    /// The same, with more flags for the server.
+    pub(super) async fn start_with(options: &Options, hosts: &[Host], flags: &[&str]) -> Result<House> {
         let mut noise = [0; 6];
         getrandom::fill(&mut noise).context("draw a name")?;
         let dir = std::env::temp_dir().join(format!("portolan-bench-{}", noise.map(|b| format!("{b:02x}")).concat()));
@@ -33,21 +44,16 @@ impl House {
         let repository = repository(&dir)?;
         let logs = options.logs.clone().unwrap_or_else(|| dir.clone());
         std::fs::create_dir_all(&logs).with_context(|| format!("create {}", logs.display()))?;
-        let mut house = House { dir, server: 0, agents: Vec::new(), logs, repository, _children: Vec::new() };
-        commit_files::<&str, &str>(&house.repository, "Nothing yet", &[])?;
-
-        let port =
-            TcpListener::bind((options.listen.as_str(), 0)).and_then(|l| l.local_addr()).context("find a free port")?.port();
-        let listen = format!("{}:{port}", options.listen);
-        let repo = house.repository.path().to_owned();
-        let data = house.dir.join("server");
+        commit_files::<&str, &str>(&repository, "Nothing yet", &[])?;
+        let address = TcpListener::bind((options.listen.as_str(), 0)).and_then(|l| l.local_addr()).context("find a free port")?;
+        let listen = address.to_string();
+        let mut arguments: Vec<OsString> =
+            ["server", "--listen", &listen, "--revision", "main", "--path", "apps", "--repo"].map(Into::into).into();
+        arguments.extend([repository.path().into(), "--data-dir".into(), dir.join("server").into()]);
+        arguments.extend(flags.iter().map(Into::into));
+        let mut house = House { dir, address, server: 0, agents: Vec::new(), logs, repository, arguments, children: Vec::new() };
         let mut server = house.command(None)?;
-        server
-            .args(["server", "--listen", &listen, "--revision", "main", "--path", "apps"])
-            .arg("--repo")
-            .arg(repo)
-            .arg("--data-dir")
-            .arg(&data);
+        server.args(&house.arguments);
         house.server = house.spawn(server, "server")?;
         house.retry("reach the server", &["get", "nodes"]).await?;
 
@@ -96,8 +102,19 @@ impl House {
             .spawn()
             .with_context(|| format!("start {name}"))?;
         let pid = child.id().context("it ended at once")?;
-        self._children.push(child);
+        self.children.push(child);
         Ok(pid)
+    }
+
+    /// Kills the server, as a power cut would, and starts it again.
+    pub(super) async fn restart(&mut self) -> Result<()> {
+        self.children[0].kill().await.context("kill the server")?;
+        let mut server = self.command(None)?;
+        server.args(&self.arguments);
+        self.server = self.spawn(server, "server")?;
+        let started = self.children.pop().expect("it was just started");
+        self.children[0] = started;
+        Ok(())
     }
 
     /// Runs a portolan command against this house; what it printed.

@@ -5,6 +5,7 @@
 
 mod api;
 mod figure;
+mod fleet;
 mod house;
 mod plan;
 mod push;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 pub use figure::{Figure, Machine, Report};
+pub use fleet::Size as FleetSize;
 
 use crate::docker::Engine;
 use crate::docker::bollard_engine::BollardEngine;
@@ -34,8 +36,10 @@ pub struct Options {
     pub image: String,
     /// Where the server and the agents write their logs; with `None` they are lost. What they log says PORTOLAN_LOG.
     pub logs: Option<PathBuf>,
-    /// Which benchmarks; empty for all.
+    /// Which benchmarks; empty for all but the fleet.
     pub only: Vec<Subject>,
+    /// How large the fleet is.
+    pub fleet: FleetSize,
 }
 
 /// A Docker host of the benchmarks.
@@ -64,11 +68,14 @@ pub enum Subject {
     Api,
     /// The size of this binary.
     Size,
+    /// Many hollow hosts and many pods: only where it is asked for.
+    Fleet,
 }
 
 impl Subject {
     /// All of them, in the order in which they run.
-    pub const ALL: [Subject; 6] = [Subject::Size, Subject::Plan, Subject::Api, Subject::Push, Subject::Rollout, Subject::Rest];
+    pub const ALL: [Subject; 7] =
+        [Subject::Size, Subject::Plan, Subject::Api, Subject::Push, Subject::Rollout, Subject::Rest, Subject::Fleet];
 
     /// The word for it on the command line.
     pub fn word(self) -> &'static str {
@@ -79,6 +86,7 @@ impl Subject {
             Subject::Plan => "plan",
             Subject::Api => "api",
             Subject::Size => "size",
+            Subject::Fleet => "fleet",
         }
     }
     /// The benchmark for a word.
@@ -100,7 +108,8 @@ pub async fn run(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Result<Repor
     }
     let mut report = Report::new(machine);
     for subject in Subject::ALL {
-        if !options.only.is_empty() && !options.only.contains(&subject) {
+        let wanted = if options.only.is_empty() { subject != Subject::Fleet } else { options.only.contains(&subject) };
+        if !wanted {
             continue;
         }
         if subject.needs_docker() && options.hosts.is_empty() {
@@ -115,6 +124,7 @@ pub async fn run(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Result<Repor
             Subject::Plan => plan::run(options, say).await,
             Subject::Api => api::run(options, say).await,
             Subject::Size => size(),
+            Subject::Fleet => fleet::run(options, say).await,
         };
         report.figures.extend(figures.with_context(|| format!("measure {}", subject.word()))?);
     }

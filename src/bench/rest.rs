@@ -44,7 +44,7 @@ pub(super) async fn run(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Resul
 /// Linux counts CPU time for user space in hundredths of a second on every machine that Docker runs on.
 pub(super) const TICKS_PER_SECOND: f64 = 100.0;
 
-/// The CPU time of a process so far.
+/// CPU time of a process so far.
 pub(super) fn ticks(pid: u32) -> Result<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).context("read a process's times")?;
     // After the name in parentheses, which may hold anything, utime and stime are the 12th and 13th fields.
@@ -56,10 +56,19 @@ fn all_ticks(pids: &[u32]) -> Result<u64> {
     pids.iter().map(|pid| ticks(*pid)).sum()
 }
 
-/// The memory of a process, in MB.
+/// What a process has in memory now, in MB.
 pub(super) fn resident(pid: u32) -> Result<f64> {
+    memory(pid, "VmRSS:")
+}
+
+/// The most that a process ever had in memory, in MB.
+pub(super) fn peak(pid: u32) -> Result<f64> {
+    memory(pid, "VmHWM:")
+}
+
+fn memory(pid: u32, field: &str) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("read a process's memory")?;
-    let line = status.lines().find(|l| l.starts_with("VmRSS:")).context("its resident memory")?;
+    let line = status.lines().find(|l| l.starts_with(field)).context("its resident memory")?;
     let kb: f64 = line.split_whitespace().nth(1).context("a number")?.parse().context("a number")?;
     Ok(kb / 1024.0)
 }

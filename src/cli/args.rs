@@ -129,6 +129,9 @@ pub(super) struct Timings {
     /// Pods of a host that is not ready are replaced elsewhere after so long
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub(super) eviction_after: Duration,
+    /// At most so many hosts a second have their pods replaced: many at once are rather the network's fault than theirs
+    #[arg(long, value_name = "HOSTS", default_value_t = 0.1, value_parser = rate)]
+    pub(super) eviction_rate: f64,
     /// Which of the hosts that fit a pod gets: spread, binpack, random or round-robin
     #[arg(long, value_name = "STRATEGY", default_value = "spread", value_parser = ["spread", "binpack", "random", "round-robin"])]
     pub(super) strategy: String,
@@ -546,7 +549,7 @@ pub(super) struct Sim {
 /// Measure this system on this machine.
 #[derive(Debug, Args)]
 pub(super) struct Bench {
-    /// Which: size, plan, api, push, rollout, rest [default: all]
+    /// Which: size, plan, api, push, rollout, rest, fleet [default: all but fleet]
     #[arg(value_name = "SUBJECT")]
     pub(super) only: Vec<String>,
     /// A Docker host: its name, its socket, and the network namespace in which its agent runs, if it has one; may be repeated
@@ -558,6 +561,15 @@ pub(super) struct Bench {
     /// How often each is measured
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub(super) runs: usize,
+    /// How many hollow hosts a fleet has
+    #[arg(long = "hosts", value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(usize))]
+    pub(super) fleet_hosts: usize,
+    /// How many pods run on the fleet [default: 50 for each host]
+    #[arg(long, value_name = "P")]
+    pub(super) pods: Option<usize>,
+    /// How many Deployments share the fleet's pods [default: one for a hundred pods]
+    #[arg(long, value_name = "D")]
+    pub(super) deployments: Option<usize>,
     /// The image that is started
     #[arg(long, value_name = "IMAGE", default_value = "pause")]
     pub(super) image: String,
@@ -612,6 +624,14 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         rest = &rest[unit..];
     }
     Ok(total)
+}
+
+/// So many a second.
+pub(super) fn rate(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|rate| (0.0001..=1e6).contains(rate))
+        .ok_or_else(|| format!("{text:?} is not a number a second: write 0.1 or 10"))
 }
 
 pub(super) fn key_value(text: &str) -> Result<(String, String), String> {

@@ -2,13 +2,15 @@
 
 use super::args::Bench;
 use super::{Context, Explain, Failure, Outcome, fail, get};
-use crate::bench::{self, Host, Options, Subject};
+use crate::bench::{self, FleetSize, Host, Options, Subject};
 
 pub(super) async fn run(cx: &Context, args: Bench) -> Outcome {
     super::serve::many_files();
     let only = args.only.iter().map(|w| subject(w)).collect::<Result<Vec<_>, _>>()?;
     let hosts = args.hosts.iter().map(|h| host(h)).collect::<Result<Vec<_>, _>>()?;
-    let options = Options { hosts, listen: args.listen, runs: args.runs.max(1), image: args.image, logs: args.logs, only };
+    let pods = args.pods.unwrap_or(args.fleet_hosts * 50);
+    let fleet = FleetSize { hosts: args.fleet_hosts, pods, deployments: args.deployments.unwrap_or(pods.div_ceil(100)).max(1) };
+    let options = Options { hosts, listen: args.listen, runs: args.runs.max(1), image: args.image, logs: args.logs, only, fleet };
     let print = cx.print.clone();
     let report = bench::run(&options, &|text| print.say(text)).await.doing("measure")?;
     match args.output.as_str() {

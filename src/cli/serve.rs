@@ -115,6 +115,8 @@ fn loops(timings: &Timings) -> server::Loops {
     let strategy = timings.strategy.parse().unwrap_or_default();
     let mut options = server::Loops { strategy, ..server::Loops::default() };
     options.nodes.grace = SignedDuration::try_from(timings.node_lease).unwrap_or(options.nodes.grace);
+    options.nodes.between_hosts =
+        SignedDuration::try_from_secs_f64(timings.eviction_rate.recip()).unwrap_or(options.nodes.between_hosts);
     options.nodes.toleration = SignedDuration::try_from(timings.eviction_after).unwrap_or(options.nodes.toleration);
     options
 }

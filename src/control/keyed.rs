@@ -64,7 +64,7 @@ const FIRST_WAIT: SignedDuration = SignedDuration::from_secs(1);
 /// The longest such wait.
 const LAST_WAIT: SignedDuration = SignedDuration::from_mins(5);
 /// How many keys one step works on, so that other loops get their turn when everything changed at once.
-const BUDGET: usize = 256;
+const BUDGET: usize = 32;
 
 /// The keys that a loop has to look at, now or later. A key is in here once, however often it was named.
 #[derive(Debug, Default)]

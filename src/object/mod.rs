@@ -15,6 +15,7 @@ mod alias;
 pub mod columns;
 pub mod cron;
 pub mod custom;
+pub mod decoded;
 pub mod kind;
 pub mod ours;
 pub mod patch;
@@ -29,10 +30,9 @@ pub mod time;
 #[cfg(test)]
 pub(crate) mod robust;
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -170,7 +170,7 @@ pub struct Object {
     /// What readers need without decoding.
     pub meta: Meta,
     json: Bytes,
-    typed: OnceLock<Arc<dyn Any + Send + Sync>>,
+    typed: Arc<decoded::Slot>,
 }
 
 impl Object {
@@ -184,14 +184,14 @@ impl Object {
         DECODED.set(DECODED.get() + 1);
         serde_json::from_slice(&self.json).expect("stored bytes were written by us")
     }
-    /// The typed object, decoded once and shared. An error names the object, so that one bad object cannot stop a loop.
+    /// The typed object, decoded once in a while and shared ([`decoded`]). An error names the object, so that one bad object cannot stop a loop.
     pub fn typed<K: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<K>, DecodeError> {
         let known = match self.typed.get() {
-            Some(known) => known.clone(),
+            Some(known) => known,
             None => {
                 let fresh: K = serde_json::from_slice(&self.json)
                     .map_err(|source| DecodeError { key: self.key.clone(), source: Arc::new(source) })?;
-                self.typed.get_or_init(|| Arc::new(fresh)).clone()
+                self.typed.keep(Arc::new(fresh))
             }
         };
         Ok(known.downcast().expect("a kind is decoded as one type"))
@@ -202,7 +202,7 @@ impl Object {
         let start = self.json.windows(BEFORE.len()).position(|w| w == BEFORE).expect("a draft wrote it") + BEFORE.len();
         let end = start + self.json[start..].iter().position(|b| *b == b'"').expect("a draft wrote it");
         let json = [&self.json[..start], revision.to_string().as_bytes(), &self.json[end..]].concat();
-        Object { key: self.key.clone(), revision, meta: self.meta.clone(), json: json.into(), typed: OnceLock::new() }
+        Object { key: self.key.clone(), revision, meta: self.meta.clone(), json: json.into(), typed: Arc::default() }
     }
     /// An object from bytes that a store engine kept. Of a kind that is not in the program, `plural` is what paths call it: what its
     /// definition says is not known yet.
@@ -223,7 +223,7 @@ impl Object {
             }
         };
         let revision = value["metadata"]["resourceVersion"].as_str().and_then(|r| r.parse().ok()).unwrap_or(0);
-        Ok(Object { key: key_of(kind, &value), revision, meta: Meta::read(kind, &value), json, typed: OnceLock::new() })
+        Ok(Object { key: key_of(kind, &value), revision, meta: Meta::read(kind, &value), json, typed: Arc::default() })
     }
 }
 
@@ -315,7 +315,7 @@ impl Draft {
         json.extend_from_slice(&self.json[..self.splice]);
         json.extend_from_slice(digits.as_bytes());
         json.extend_from_slice(&self.json[self.splice..]);
-        Object { key: self.key, revision, meta: self.meta, json: json.into(), typed: OnceLock::new() }
+        Object { key: self.key, revision, meta: self.meta, json: json.into(), typed: Arc::default() }
     }
     /// How many bytes it is long, but for its revision's digits.
     pub fn size(&self) -> usize {

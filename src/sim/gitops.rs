@@ -103,6 +103,12 @@ impl Book {
     }
 
     fn changed(&mut self, step: &Step<'_>, changes: &[Change], markers: &mut Vec<&'static str>) -> Result<(), Violation> {
+        // A second try that people asked for is granted and begun in one transaction: it is no longer bad when it begins.
+        for change in changes {
+            if change.key.kind == kind_of::<Application>() && &*change.key.name == self.application {
+                self.forgive(change, step.troubles.now, markers);
+            }
+        }
         for change in changes {
             if change.key.kind == kind_of::<Release>() && self.owns(change.object()) {
                 self.release(step, change, markers)?;
@@ -251,20 +257,26 @@ impl Book {
         Ok(())
     }
 
+    /// What people asked to be tried once more counts as bad no longer.
+    fn forgive(&mut self, change: &Change, now: Timestamp, markers: &mut Vec<&'static str>) {
+        let status = |object: Option<&std::sync::Arc<Object>>| {
+            object.and_then(|o| o.typed::<Application>().ok()).and_then(|a| a.status.clone()).unwrap_or_default()
+        };
+        let (old, new) = (status(change.old.as_ref()), status(change.new.as_ref()));
+        if old.retried_nonce == new.retried_nonce {
+            return;
+        }
+        markers.push("second try");
+        for quarantined in old.quarantine.iter().filter(|q| !new.quarantine.iter().any(|left| left.digest == q.digest)) {
+            self.bad.remove(&quarantined.digest);
+            self.forgiven.push((new.retried_nonce.clone(), quarantined.digest.clone(), now));
+        }
+    }
+
     fn application(&mut self, step: &Step<'_>, change: &Change, markers: &mut Vec<&'static str>) -> Result<(), Violation> {
         let (view, now) = (step.after, step.troubles.now);
         let Some(application) = change.new.as_ref().and_then(|o| o.typed::<Application>().ok()) else { return Ok(()) };
         let Some(status) = application.status.clone() else { return Ok(()) };
-        let old = change.old.as_ref().and_then(|o| o.typed::<Application>().ok()).and_then(|a| a.status.clone());
-        let old = old.unwrap_or_default();
-        if old.retried_nonce != status.retried_nonce {
-            markers.push("second try");
-            let released = old.quarantine.iter().filter(|q| !status.quarantine.iter().any(|left| left.digest == q.digest));
-            for quarantined in released {
-                self.bad.remove(&quarantined.digest);
-                self.forgiven.push((status.retried_nonce.clone(), quarantined.digest.clone(), now));
-            }
-        }
         if !status.last_good.is_empty() && self.good.as_ref() != Some(&status.last_good) {
             let what = format!("{:?} is called last good, and {:?} was judged good last", status.last_good, self.good);
             return Err(broken("RB2", what));
@@ -281,7 +293,12 @@ impl Book {
             return Err(broken("RB1", format!("the house says that it has arrived at {release}, and {what}")));
         }
         if let Some((release, purpose)) = &rollout {
-            let valid = |pin: &&Pin| pin.expires.as_ref().is_none_or(|end| now < end.0) && contents(view, &pin.release).is_some();
+            // A release of another Application is none that this one could go to.
+            let ours = |release: &str| {
+                view.get(&Key::of::<Release>(&change.key.namespace, release)).is_some_and(|o| self.owns(o))
+                    && contents(view, release).is_some()
+            };
+            let valid = |pin: &&Pin| pin.expires.as_ref().is_none_or(|end| now < end.0) && ours(&pin.release);
             let pin = application.spec.pin.as_ref().filter(valid).map(|pin| pin.release.clone());
             if application.spec.suspend {
                 return Err(broken("RB10", format!("a rollout of {release} began, and the Application is suspended")));

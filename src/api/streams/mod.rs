@@ -13,6 +13,7 @@ mod forward;
 mod front;
 mod proxy;
 mod session;
+mod unverified;
 
 use std::time::Duration;
 

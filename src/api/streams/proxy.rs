@@ -5,7 +5,9 @@
 //! only on the loopback of its pod is reached too. Of a service, any pod that is ready and not leaving answers. What the client is to us
 //! (its token, whom it acts for) is not passed on. Pages are passed on as they are: addresses in them are not rewritten.
 //!
-//! You will not find here: TLS to the pod (the way to it is encrypted as far as its host), and other ports of a host.
+//! You will not find here: other ports of a host.
+
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -23,7 +25,7 @@ use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
 use tokio_util::sync::PollSender;
 
 use super::forward::{AHEAD, Pod};
-use super::{LONGEST, agent_request};
+use super::{LONGEST, agent_request, unverified};
 use crate::api::Api;
 use crate::api::auth::Identity;
 use crate::api::failure::Failure;
@@ -44,6 +46,8 @@ const HOP_BY_HOP: [HeaderName; 7] = [
 const HOP_BY_HOP_TOO: [&str; 3] = ["keep-alive", "proxy-connection", "http2-settings"];
 /// A WebSocket's way to carry a token.
 const BEARER_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
+/// How long a pod may take to shake hands.
+const HANDSHAKE: Duration = Duration::from_secs(15);
 /// The port of a kubelet, which some clients name.
 const KUBELET_PORT: &str = "10250";
 
@@ -66,9 +70,6 @@ impl Api {
         let resource = target.kind.plural.trim_end_matches('s');
         let wanted = Address::parse(&target.name)
             .ok_or_else(|| Failure::bad_request(format!("invalid {resource} request {:?}", target.name)))?;
-        if wanted.tls {
-            return Err(Failure::bad_request("https to what is behind a proxy is not supported; leave the scheme out"));
-        }
         let named = Target { name: wanted.name.to_owned(), ..target.clone() };
         let (pod, port) = match target.kind.plural {
             "nodes" => return self.node_proxy(&named, wanted.port, &parts, rest).await,
@@ -81,7 +82,7 @@ impl Api {
         };
         let pod = pod.ok_or_else(|| Failure::bad_request(format!("pod {} does not have a host assigned", wanted.name)))?;
         let (own, rest) = (own.to_owned(), rest.to_owned());
-        self.pass_on(identity, &pod, port, parts, body, &own, &rest).await
+        self.pass_on(identity, &pod, (wanted.tls, port), parts, body, &own, &rest).await
     }
 
     /// A pod behind a service, and its port.
@@ -157,7 +158,7 @@ impl Api {
         &self,
         identity: &Identity,
         pod: &Pod,
-        port: u16,
+        (tls, port): (bool, u16),
         mut parts: request::Parts,
         body: Body,
         own: &str,
@@ -169,6 +170,14 @@ impl Api {
         let asked = upgrade_asked(&parts.headers).filter(|_| client.is_some());
         let request = forwarded(&parts, body, own, rest, asked.as_ref())?;
         let stream = self.line(pod, port).await.map_err(|failure| unreached(failure.message))?;
+        let stream: Box<dyn Line> = match tls {
+            true => {
+                let shaken = tokio::time::timeout(HANDSHAKE, unverified::connect(stream)).await;
+                let shaken = shaken.map_err(|_| unreached("it does not speak TLS in time".to_owned()))?;
+                Box::new(shaken.map_err(|e| unreached(e.to_string()))?)
+            }
+            false => Box::new(stream),
+        };
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| unreached(e.to_string()))?;
         // Ends with the answer, or with the client that no longer takes it.
@@ -231,6 +240,10 @@ impl Api {
         Ok(tokio::io::join(StreamReader::new(pieces), SinkWriter::new(CopyToBytes::new(sink))))
     }
 }
+
+/// Bytes in both directions.
+trait Line: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Line for T {}
 
 /// What a name before `/proxy` says: `name`, `name:port` or `scheme:name:port`.
 #[derive(Debug, PartialEq)]

@@ -18,7 +18,7 @@ const SERVICES: &str = "/api/v1/namespaces/shop/services";
 
 /// The other end of a forwarded port: an HTTP server that says what it heard, sends from `/moved` to `/login`, and echoes when the
 /// connection becomes an `echo`.
-pub(super) fn http_server(said: Incoming) -> Body {
+pub(super) fn http_server(said: Incoming, tls: bool) -> Body {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let (answers, mut questions) = tokio::io::split(ours);
     tokio::spawn(async move {
@@ -50,9 +50,28 @@ pub(super) fn http_server(said: Incoming) -> Body {
         Ok(response.status(if head.uri.path() == "/teapot" { 418 } else { 200 }).body(words.into()).unwrap())
     });
     tokio::spawn(async move {
-        let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(theirs), service).with_upgrades().await;
+        let server = hyper::server::conn::http1::Builder::new();
+        if tls {
+            let theirs = tls_of_its_own().accept(theirs).await.unwrap();
+            let _ = server.serve_connection(TokioIo::new(theirs), service).with_upgrades().await;
+        } else {
+            let _ = server.serve_connection(TokioIo::new(theirs), service).with_upgrades().await;
+        }
     });
     Body::from_stream(ReaderStream::new(answers))
+}
+
+/// With a certificate that nobody knows.
+fn tls_of_its_own() -> tokio_rustls::TlsAcceptor {
+    let pair = rcgen::generate_simple_self_signed(["web".to_owned()]).unwrap();
+    let key = rustls_pki_types::PrivateKeyDer::try_from(pair.signing_key.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![pair.cert.der().clone()], key)
+        .unwrap();
+    tokio_rustls::TlsAcceptor::from(Arc::new(config))
 }
 
 /// Pods `web` and `spare` on a host that is connected; only the first is ready. Service `front` has both.
@@ -98,12 +117,17 @@ async fn what_pods_and_services_answer() {
         (format!("GET {SERVICES}/front:80/proxy/x"), format!("200 GET /x {seen}")),
         (format!("GET {SERVICES}/front:web/proxy/x"), format!("200 GET /x {seen}")),
         (format!("GET {SERVICES}/http:front:web/proxy/x"), format!("200 GET /x {seen}")),
+        (format!("GET {PODS}/https:web:8443/proxy/x"), format!("200 GET /x {seen}")),
         (format!("DELETE {PODS}/web/proxy/it"), format!("200 DELETE /it {seen}")),
         (
             format!("GET {PODS}/web:81/proxy/"),
             "503 ServiceUnavailable: error trying to reach service: container is waiting to start".to_owned(),
         ),
-        // What answers, but in no HTTP.
+        // What answers, but in no TLS, or no HTTP.
+        (
+            format!("GET {PODS}/https:web:82/proxy/"),
+            "503 ServiceUnavailable: error trying to reach service: received unexpected handshake message: got ClientHello when expecting ServerHello or HelloRetryRequest".to_owned(),
+        ),
         (
             format!("GET {PODS}/web:82/proxy/"),
             "503 ServiceUnavailable: error trying to reach service: invalid HTTP version parsed".to_owned(),
@@ -196,7 +220,7 @@ async fn what_a_host_says_of_itself() {
     w.must("POST /api/v1/nodes", json!({"metadata": {"name": "h1"}})).await;
     let at = "GET /api/v1/nodes/h1/proxy";
     assert_eq!(w.must(&format!("{at}/healthz"), Value::Null).await, "fine");
-    assert_eq!(w.must("GET /api/v1/nodes/h1:10250/proxy/healthz", Value::Null).await, "fine");
+    assert_eq!(w.must("GET /api/v1/nodes/https:h1:10250/proxy/healthz", Value::Null).await, "fine");
     let log = w.must(&format!("{at}/containerLogs/shop/web/c?tailLines=1"), Value::Null).await;
     assert!(log.as_str().unwrap().ends_with("/containerLogs/shop/web/c?tailLines=1"), "{log}");
     for (line, wanted) in [

@@ -82,7 +82,8 @@ pub(super) fn real_clock(w: &World) {
 }
 
 /// What a host would serve on its end of the tunnel: logs say their path, exec echoes its input and ends with the code 7, ports echo until
-/// their input ends, except for port 8080, which speaks HTTP, and 81, where nobody listens, and pod `moved` is elsewhere.
+/// their input ends, except for port 8080, which speaks HTTP, 8443, which does so in TLS, and 81, where nobody listens, and pod `moved` is
+/// elsewhere.
 pub(super) async fn agent(w: &World, address: SocketAddr, name: &str, pair: &(String, String)) {
     agent_that(w, address, name, pair, |request| async move {
         let path = request.uri().to_string();
@@ -97,7 +98,9 @@ pub(super) async fn agent(w: &World, address: SocketAddr, name: &str, pair: &(St
             let builder = Response::builder().status(302).header("location", "http://127.0.0.1:1/steal");
             builder.body(Body::empty()).unwrap()
         } else if path.contains("/portForward/shop/web") && path.ends_with("port=8080") {
-            Response::new(super::proxying::http_server(request.into_body()))
+            Response::new(super::proxying::http_server(request.into_body(), false))
+        } else if path.contains("/portForward/shop/web") && path.ends_with("port=8443") {
+            Response::new(super::proxying::http_server(request.into_body(), true))
         } else if path.ends_with("/healthz") {
             Response::new(Body::from("fine"))
         } else if path.contains("/portForward/shop/web") && !path.ends_with("port=81") {

@@ -1,0 +1,289 @@
+//! What somebody who only looks sees of pods and nodes, and when: the clock of the fleet's figures.
+//!
+//! Objects are read only as far as the figures need them: whoever looks shares the processors with what is measured.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use http::Method;
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::wire::{Lines, Server, Wire};
+
+/// How often it is asked whether what is waited for has come.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// A line of a watch.
+#[derive(Deserialize)]
+pub(super) struct Line<T> {
+    pub(super) r#type: String,
+    pub(super) object: T,
+}
+
+/// A list.
+#[derive(Deserialize)]
+pub(super) struct List<T> {
+    pub(super) metadata: Meta,
+    pub(super) items: Vec<T>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Meta {
+    pub(super) name: String,
+    pub(super) namespace: String,
+    pub(super) uid: String,
+    pub(super) resource_version: String,
+    pub(super) deletion_timestamp: Option<String>,
+    pub(super) labels: HashMap<String, String>,
+    pub(super) r#continue: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct PodSeen {
+    pub(super) metadata: Meta,
+    pub(super) spec: PodSpec,
+    pub(super) status: Status,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct PodSpec {
+    pub(super) node_name: String,
+    pub(super) containers: Vec<ContainerSeen>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ContainerSeen {
+    pub(super) name: String,
+    pub(super) image: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct NodeSeen {
+    metadata: Meta,
+    status: Status,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Status {
+    conditions: Vec<Condition>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Condition {
+    r#type: String,
+    status: String,
+}
+
+impl Status {
+    /// Whether the condition Ready is true.
+    pub(super) fn ready(&self) -> bool {
+        self.conditions.iter().any(|c| c.r#type == "Ready" && c.status == "True")
+    }
+}
+
+/// A pod, and when it was seen to be what.
+#[derive(Clone)]
+pub(super) struct Pod {
+    pub(super) node: String,
+    /// The label `version`.
+    pub(super) version: String,
+    pub(super) created: Instant,
+    pub(super) bound: Option<Instant>,
+    pub(super) ready: Option<Instant>,
+    /// Whether it is ready now, and not about to go.
+    pub(super) serves: bool,
+}
+
+/// What has been seen.
+#[derive(Default)]
+pub(super) struct Picture {
+    /// By uid. Those that have gone are not in it.
+    pub(super) pods: HashMap<String, Pod>,
+    /// By name: whether it is ready.
+    pub(super) nodes: HashMap<String, bool>,
+    /// How many pods of each version serve. Counted along, because a look at 50,000 pods is not free.
+    serving: HashMap<String, usize>,
+}
+
+impl Picture {
+    /// How many pods of this version serve.
+    pub(super) fn serving(&self, version: &str) -> usize {
+        self.serving.get(version).copied().unwrap_or(0)
+    }
+    /// How many nodes are ready.
+    pub(super) fn ready_nodes(&self) -> usize {
+        self.nodes.values().filter(|ready| **ready).count()
+    }
+}
+
+/// Somebody who looks.
+#[derive(Clone)]
+pub(super) struct Observer {
+    pub(super) picture: Arc<Mutex<Picture>>,
+}
+
+impl Observer {
+    /// Watches from now on, through restarts of the server, until the runtime ends.
+    pub(super) fn start(server: &Server, certificate: &str, key: &str) -> Result<Observer> {
+        let observer = Observer { picture: Arc::default() };
+        let tls = server.tls(Some((certificate, key)))?;
+        let follow = (server.clone(), tls, observer.picture.clone());
+        let (server, tls, picture) = follow.clone();
+        tokio::spawn(async move {
+            follow_kind::<PodSeen>(&server, &tls, "/api/v1/pods", |said| picture.lock().see_pod(said)).await;
+        });
+        let (server, tls, picture) = follow;
+        tokio::spawn(async move {
+            follow_kind::<NodeSeen>(&server, &tls, "/api/v1/nodes", |said| picture.lock().see_node(said)).await;
+        });
+        Ok(observer)
+    }
+
+    /// Waits until the picture is as it should be; fails with what it is like after too long. How long it took.
+    pub(super) async fn until(
+        &self,
+        what: &str,
+        patience: Duration,
+        mut is: impl FnMut(&Picture) -> (usize, usize),
+    ) -> Result<Duration> {
+        let begun = Instant::now();
+        let mut wait = LOOK;
+        loop {
+            let (has, wants) = is(&self.picture.lock());
+            if has >= wants {
+                return Ok(begun.elapsed());
+            }
+            if begun.elapsed() > patience {
+                bail!("{what}: {has} of {wants} after {} s", patience.as_secs());
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_millis(20)).min(begun.elapsed() / 20).max(LOOK);
+        }
+    }
+}
+
+impl Picture {
+    fn see_pod(&mut self, said: Said<PodSeen>) {
+        match said {
+            Said::All(pods) => {
+                let there: HashSet<String> = pods.iter().map(|pod| pod.metadata.uid.clone()).collect();
+                let gone: Vec<String> = self.pods.keys().filter(|uid| !there.contains(*uid)).cloned().collect();
+                gone.iter().for_each(|uid| self.lose(uid));
+                pods.into_iter().for_each(|pod| self.put(pod));
+            }
+            Said::Put(pod) => self.put(pod),
+            Said::Gone(pod) => self.lose(&pod.metadata.uid),
+        }
+    }
+
+    fn put(&mut self, pod: PodSeen) {
+        let now = Instant::now();
+        let ready = pod.status.ready();
+        let known = self.pods.entry(pod.metadata.uid).or_insert_with(|| Pod {
+            node: String::new(),
+            version: pod.metadata.labels.get("version").cloned().unwrap_or_default(),
+            created: now,
+            bound: None,
+            ready: None,
+            serves: false,
+        });
+        if !pod.spec.node_name.is_empty() && known.bound.is_none() {
+            known.bound = Some(now);
+            known.node = pod.spec.node_name;
+        }
+        if ready {
+            known.ready.get_or_insert(now);
+        }
+        let serves = ready && pod.metadata.deletion_timestamp.is_none();
+        if serves != std::mem::replace(&mut known.serves, serves) {
+            let count = self.serving.entry(known.version.clone()).or_default();
+            *count = if serves { *count + 1 } else { *count - 1 };
+        }
+    }
+
+    fn lose(&mut self, uid: &str) {
+        if let Some(pod) = self.pods.remove(uid).filter(|pod| pod.serves) {
+            *self.serving.entry(pod.version).or_default() -= 1;
+        }
+    }
+
+    fn see_node(&mut self, said: Said<NodeSeen>) {
+        match said {
+            Said::All(nodes) => self.nodes = nodes.into_iter().map(|node| (node.metadata.name, node.status.ready())).collect(),
+            Said::Put(node) => drop(self.nodes.insert(node.metadata.name, node.status.ready())),
+            Said::Gone(node) => drop(self.nodes.remove(&node.metadata.name)),
+        }
+    }
+}
+
+/// What a list or a watch says.
+enum Said<T> {
+    All(Vec<T>),
+    Put(T),
+    Gone(T),
+}
+
+/// Whoever has a resourceVersion.
+trait Versioned {
+    fn version(&self) -> &str;
+}
+
+impl Versioned for PodSeen {
+    fn version(&self) -> &str {
+        &self.metadata.resource_version
+    }
+}
+
+impl Versioned for NodeSeen {
+    fn version(&self) -> &str {
+        &self.metadata.resource_version
+    }
+}
+
+/// Lists, watches, and goes on where it was.
+async fn follow_kind<T: DeserializeOwned + Versioned>(
+    server: &Server,
+    tls: &Arc<rustls::ClientConfig>,
+    path: &str,
+    mut see: impl FnMut(Said<T>),
+) {
+    let mut revision: Option<String> = None;
+    loop {
+        let _: Result<()> = async {
+            let wire = Wire::open(server, tls.clone(), None).await?;
+            if revision.is_none() {
+                let list: List<T> = wire.json(Method::GET, path, &Value::Null).await?;
+                see(Said::All(list.items));
+                revision = Some(list.metadata.resource_version);
+            }
+            let from = revision.clone().unwrap_or_default();
+            let watch = format!("{path}?watch=true&timeoutSeconds=3600&resourceVersion={from}");
+            let mut lines = Lines::new(wire.begin(Method::GET, &watch, "application/json", Vec::new()).await?);
+            while let Some(line) = lines.next().await {
+                match serde_json::from_slice::<Line<T>>(&line) {
+                    Ok(Line { r#type, object }) if r#type != "ERROR" => {
+                        revision = Some(object.version().to_owned());
+                        see(if r#type == "DELETED" { Said::Gone(object) } else { Said::Put(object) });
+                    }
+                    // The past is no longer known: everything anew.
+                    _ => revision = None,
+                }
+            }
+            Ok(())
+        }
+        .await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
