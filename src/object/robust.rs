@@ -9,6 +9,7 @@ use proptest::test_runner::RngSeed;
 use serde_json::{Value, json};
 
 use super::admit::{self, Coerce, Stamp};
+use super::custom::{Definition, definitions};
 use super::patch::{self, apply, managed};
 use super::selector::{FieldSelector, LabelSelector};
 use super::{KINDS, Kind, Object};
@@ -142,6 +143,72 @@ fn manifests_of_every_kind_are_stored_and_stored_again() {
     }
 }
 
+/// A definition with something of everything, and an object of it.
+fn definition() -> (Value, Value) {
+    let spec = json!({
+        "type": "object", "required": ["sails"], "minProperties": 1, "maxProperties": 20,
+        "properties": {
+            "sails": {"type": "integer", "minimum": 1, "maximum": 9, "multipleOf": 1, "format": "int32", "default": 3},
+            "name": {"type": "string", "pattern": "^[a-z]+$", "minLength": 1, "maxLength": 9, "enum": ["anna", "berta"]},
+            "ports": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["port"], "minItems": 1, "items": {
+                "type": "object", "required": ["port"], "properties": {"port": {"type": "integer"}, "depth": {"type": "number", "default": 1.5}}}},
+            "tags": {"type": "array", "x-kubernetes-list-type": "set", "maxItems": 3, "items": {"type": "string"}},
+            "limit": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]},
+            "labels": {"type": "object", "additionalProperties": {"type": "string", "nullable": true}},
+            "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+            "within": {"type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true},
+        },
+        "oneOf": [{"required": ["name"]}, {"required": ["free"]}], "not": {"properties": {"sails": {"minimum": 9}}},
+    });
+    let version = |name: &str, storage: bool| {
+        json!({
+            "name": name, "served": true, "storage": storage, "deprecated": !storage,
+            "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec, "status": {"type": "object"}}}},
+            "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.sails", "statusReplicasPath": ".status.sails"}},
+            "additionalPrinterColumns": [{"name": "Port", "type": "integer", "jsonPath": ".spec.ports[?(@.port==80)].depth"}],
+        })
+    };
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "boats.fuzz.example"},
+        "spec": {
+            "group": "fuzz.example", "scope": "Namespaced", "names": {"plural": "boats", "kind": "Boat", "shortNames": ["b"]},
+            "versions": [version("v1", true), version("v1beta1", false)],
+        },
+        "status": {"conditions": [{"type": "Established", "status": "True"}], "storedVersions": ["v1"]},
+    });
+    let boat = json!({
+        "apiVersion": "fuzz.example/v1", "kind": "Boat", "metadata": {"name": "b", "namespace": "shop"},
+        "spec": {
+            "name": "anna", "ports": [{"port": 80}], "tags": ["a", "b"], "limit": "5%", "labels": {"a": "b", "c": null}, "sails": 2,
+            "within": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}},
+        },
+    });
+    (definition, boat)
+}
+
+/// Whatever was accepted as a definition, objects of its kind may be anything.
+fn defined(definition: &Value, boat: &Value) {
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    for kind in Definition::read(definition).served {
+        let mut value = boat.clone();
+        admit::shape(kind, &mut value, Coerce::Json);
+        admit::prepare(kind, &mut value);
+        let once = value.clone();
+        admit::prepare(kind, &mut value);
+        assert_eq!(once, value);
+        admit::problems(kind, &value, None);
+        kind.cells(&value, now);
+        kind.headings();
+        let _ = apply::apply(kind, Some(&value), boat, "m", true, now);
+        managed::track(kind, Some(boat), &mut value, "m", managed::Operation::Update, None, now);
+        if let Ok(draft) = admit::create(kind, value, &Stamp { uid: "u".to_owned(), now }) {
+            let old = draft.seal(1);
+            let _ = admit::update_as(kind, &old, kind.show(old.value()), Some("status"), now);
+            let _ = Object::from_json(old.json().clone(), kind.plural);
+        }
+    }
+}
+
 fn junk() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(Value::Null),
@@ -215,8 +282,38 @@ fn everything(kind: &'static Kind, whole: &Value, spoilt: &Value) {
     managed::track(kind, Some(spoilt), &mut live.clone(), "m", managed::Operation::Update, Some("status"), now);
 }
 
+/// What the tests below begin with is a definition and an object of it as anybody would write them.
+#[test]
+fn an_ordinary_definition_and_an_object() {
+    let (mut definition, boat) = definition();
+    assert!(admit::shape(definitions(), &mut definition, Coerce::Json).is_empty());
+    admit::prepare(definitions(), &mut definition);
+    assert_eq!(admit::problems(definitions(), &definition, None), []);
+    let kind = Definition::read(&definition).stored.unwrap();
+    assert_eq!(admit::problems(kind, &boat, None), []);
+    defined(&definition, &boat);
+}
+
 proptest! {
     #![proptest_config(cases(400))]
+    #[test]
+    fn no_definition_panics(
+        route in proptest::collection::vec(0..20usize, 0..14), junk in junk(), then in proptest::collection::vec(0..20usize, 0..6), more in junk(),
+    ) {
+        let (whole, mut boat) = definition();
+        let mut spoilt = whole.clone();
+        spoil(&mut spoilt, &route, &junk);
+        everything(definitions(), &whole, &spoilt);
+        spoil(&mut boat, &then, &more);
+        defined(&whole, &boat);
+        let misfits = admit::shape(definitions(), &mut spoilt, Coerce::Json);
+        if misfits.iter().all(|misfit| misfit.kind != admit::ShapeKind::WrongType) {
+            admit::prepare(definitions(), &mut spoilt);
+            if admit::problems(definitions(), &spoilt, None).is_empty() {
+                defined(&spoilt, &boat);
+            }
+        }
+    }
     #[test]
     fn nothing_panics(which in 0..64usize, route in proptest::collection::vec(0..20usize, 0..9), junk in junk()) {
         let mut all: Vec<(&Kind, Value)> =

@@ -4,6 +4,7 @@
 
 mod accounts;
 mod streams;
+mod used;
 
 use std::collections::BTreeSet;
 use std::path::Path;

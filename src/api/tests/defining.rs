@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::rights::{rule, subject};
 use super::*;
 use crate::object::custom::{Definition, definitions, names};
 
@@ -209,4 +210,60 @@ async fn a_definition_that_goes_takes_nothing_new() {
     assert_eq!(w.must(&format!("GET {BOATS}"), Value::Null).await["items"].as_array().unwrap().len(), 1);
     let object = w.store.get(&crate::object::Key::new(definitions(), "", "boats.sea.example")).unwrap();
     assert!(object.typed::<Definition>().unwrap().terminating);
+}
+
+/// The same objects in two versions' words, each as it happens.
+#[tokio::test]
+async fn watches_of_defined_kinds() {
+    let w = world();
+    w.establish(boats()).await;
+    let mut new = w.follow(&format!("{BOATS}?watch=true"), "application/json").await;
+    let mut old = w.follow("/apis/sea.example/v1beta1/boats?watch=true", "application/json").await;
+    w.must(&format!("POST {BOATS}"), boat("a", json!({"sails": 1}))).await;
+    w.must(&format!("PATCH {BOATS}/a"), json!({"spec": {"sails": 2}})).await;
+    w.must(&format!("DELETE {BOATS}/a"), Value::Null).await;
+    for (watch, version) in [(&mut new, "sea.example/v1"), (&mut old, "sea.example/v1beta1")] {
+        for (sort, sails) in [("ADDED", 1), ("MODIFIED", 2), ("DELETED", 2)] {
+            let event = watch.next().await.unwrap();
+            let object = &event["object"];
+            assert_eq!((&event["type"], &object["apiVersion"]), (&json!(sort), &json!(version)));
+            assert_eq!(object["spec"], json!({"sails": sails, "crew": 2}));
+        }
+    }
+}
+
+/// CVE-2022-3162: who may read one defined kind reads no other, whatever the path looks like.
+#[tokio::test]
+async fn f_rights_to_one_defined_kind() {
+    let w = world();
+    w.establish(boats()).await;
+    let mut ships = boats();
+    ships["metadata"]["name"] = "ships.sea.example".into();
+    ships["spec"]["names"] = json!({"plural": "ships", "kind": "Ship"});
+    w.establish(ships).await;
+    const SHIPS: &str = "/apis/sea.example/v1/namespaces/shop/ships";
+    w.must(&format!("POST {BOATS}"), boat("a", json!({"sails": 1}))).await;
+    w.must(&format!("POST {SHIPS}"), json!({"metadata": {"name": "s"}, "spec": {"sails": 1}})).await;
+    w.role("shop", "boats", json!([rule(&["sea.example"], &["boats"], &["get", "list", "watch"])])).await;
+    w.bind("shop", "boats", "Role/boats", subject("User", "jane")).await;
+    let jane = Identity::new("jane", &[]).authenticated();
+    for (line, code) in [
+        (format!("GET {BOATS}/a"), 200),
+        (format!("GET {BOATS}"), 200),
+        ("GET /apis/sea.example/v1beta1/namespaces/shop/boats/a".to_owned(), 200),
+        (format!("GET {SHIPS}/s"), 403),
+        (format!("GET {SHIPS}"), 403),
+        (format!("GET {BOATS}/a/scale"), 403),
+        (format!("PATCH {BOATS}/a/status"), 403),
+        (format!("DELETE {BOATS}/a"), 403),
+        ("GET /apis/sea.example/v1/boats".to_owned(), 403),
+        ("GET /apis/sea.example/v1/namespaces/default/boats".to_owned(), 403),
+    ] {
+        let answer = w.ask_as(&jane, &line, json!({})).await;
+        assert_eq!(answer.code, code, "{line}: {}", answer.show());
+    }
+    for path in ["boats/../ships/s", "boats/..%2Fships%2Fs", "boats/%2e%2e/ships/s", "boats/./../ships", "boats//ships"] {
+        let answer = w.ask_as(&jane, &format!("GET /apis/sea.example/v1/namespaces/shop/{path}"), Value::Null).await;
+        assert!((400..500).contains(&answer.code), "{path}: {}", answer.show());
+    }
 }

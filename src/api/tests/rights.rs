@@ -8,21 +8,21 @@ fn somebody() -> Identity {
     Identity::new("jane", &["team"])
 }
 
-fn subject(kind: &str, name: &str) -> Value {
+pub(super) fn subject(kind: &str, name: &str) -> Value {
     json!({"kind": kind, "name": name, "apiGroup": "rbac.authorization.k8s.io"})
 }
 
-fn rule(groups: &[&str], resources: &[&str], verbs: &[&str]) -> Value {
+pub(super) fn rule(groups: &[&str], resources: &[&str], verbs: &[&str]) -> Value {
     json!({"apiGroups": groups, "resources": resources, "verbs": verbs})
 }
 
 impl World {
-    async fn role(&self, namespace: &str, name: &str, rules: Value) {
+    pub(super) async fn role(&self, namespace: &str, name: &str, rules: Value) {
         let path = if namespace.is_empty() { "clusterroles".to_owned() } else { format!("namespaces/{namespace}/roles") };
         self.must(&format!("POST {RBAC}/{path}"), json!({"metadata": {"name": name}, "rules": rules})).await;
     }
     /// Binds a ClusterRole, or with `Role/x` a Role; with an empty namespace everywhere.
-    async fn bind(&self, namespace: &str, name: &str, role: &str, subject: Value) {
+    pub(super) async fn bind(&self, namespace: &str, name: &str, role: &str, subject: Value) {
         let (kind, role) = role.split_once('/').unwrap_or(("ClusterRole", role));
         let path = match namespace {
             "" => "clusterrolebindings".to_owned(),

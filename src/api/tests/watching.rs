@@ -3,13 +3,13 @@
 use super::*;
 
 /// A watch, line by line.
-struct Lines {
+pub(super) struct Lines {
     body: Body,
     buffer: String,
 }
 
 impl World {
-    async fn follow(&self, path: &str, accept: &str) -> Lines {
+    pub(super) async fn follow(&self, path: &str, accept: &str) -> Lines {
         let mut request = Request::builder().uri(path).header("accept", accept).body(Body::empty()).unwrap();
         request.extensions_mut().insert(Identity::admin());
         let response = self.api.handle(request).await;
@@ -20,7 +20,7 @@ impl World {
 
 impl Lines {
     /// The next event; `None` when the watch is over.
-    async fn next(&mut self) -> Option<Value> {
+    pub(super) async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some((line, rest)) = self.buffer.split_once('\n') {
                 let value = serde_json::from_str(line).unwrap();
