@@ -370,6 +370,9 @@ pub struct Rollout {
     /// When something last moved forward: what the progress deadline counts from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progressed: Option<Time>,
+    /// When it last wrote anything, a drift on the way included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub written: Option<Time>,
     /// Since when everything is healthy: what the soak counts from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthy_since: Option<Time>,

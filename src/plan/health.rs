@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet};
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Namespace, Pod, PodTemplateSpec};
 use serde::Serialize;
 
@@ -20,7 +20,7 @@ use crate::object::ours::Evidence;
 /// in containers that wait for something by exiting.
 const RESTARTS_ALLOWED: i32 = 2;
 /// For how long a container may lack its configuration before that is taken for a mistake: agents learn of a new ConfigMap a moment
-/// after they learn of the pod.
+/// after they learn of the pod, and of one that was put back when they try again.
 const CONFIG_GRACE: SignedDuration = SignedDuration::from_secs(20);
 /// What Kubernetes takes for a Deployment's `progressDeadlineSeconds` where nobody says one.
 const DEPLOYMENT_DEADLINE: i32 = 600;
@@ -93,12 +93,15 @@ pub struct Children {
     /// How often a container of the object had been restarted when the rollout that asks began: the highest count among its pods. These
     /// restarts do not speak against it.
     pub restarts_before: i32,
+    /// When the rollout that asks last wrote anything: what a container lacked before then may be there now.
+    pub written: Option<Timestamp>,
 }
 
 /// How an object is now. `since` is when the rollout that asks began: what broke before then does not speak against it.
 pub fn of(object: &Object, children: &Children, since: Option<Timestamp>, now: Timestamp) -> Health {
     let name = format!("{} {}", object.key.kind.kind, place(&object.key.namespace, &object.key.name));
-    let look = Look { name: &name, unreachable: &children.unreachable, restarts_before: children.restarts_before, since, now };
+    let Children { unreachable, restarts_before, written, .. } = children;
+    let look = Look { name: &name, unreachable, restarts_before: *restarts_before, written: *written, since, now };
     let known = match (object.key.kind.group, object.key.kind.kind) {
         ("apps", "Deployment") => object.typed::<Deployment>().map(|d| look.deployment(&d, children)),
         ("apps", "ReplicaSet") => object.typed::<ReplicaSet>().map(|r| look.replica_set(&r, children)),
@@ -134,6 +137,7 @@ struct Look<'a> {
     name: &'a str,
     unreachable: &'a BTreeSet<String>,
     restarts_before: i32,
+    written: Option<Timestamp>,
     since: Option<Timestamp>,
     now: Timestamp,
 }
@@ -173,10 +177,13 @@ impl Look<'_> {
         } else {
             format!("{available} of {wanted} replicas are available")
         });
-        // Only the pods of the newest template speak for or against this change.
         let newest = children.replica_sets.iter().find(|set| {
             set.typed::<ReplicaSet>().is_ok_and(|r| r.spec.template.as_ref().is_some_and(|t| same_template(t, &spec.template)))
         });
+        if recreates(spec) && updated < wanted {
+            self.in_the_way(&mut health, children, newest.map(|set| set.meta.uid.as_str()));
+        }
+        // Only the pods of the newest template speak for or against this change.
         match newest {
             Some(set) => self.pods(&mut health, children, &set.meta.uid),
             None => health.on.push("its controller has not made the new replica set yet".to_owned()),
@@ -213,6 +220,23 @@ impl Look<'_> {
         health.on.push(format!("{available} of {wanted} replicas are available"));
         self.pods(&mut health, children, set.metadata.uid.as_deref().unwrap_or(""));
         health
+    }
+
+    /// Where old pods have to be gone before new ones come: an old one on a host that does not answer. Whether it still runs nobody knows,
+    /// and the release can do nothing about it.
+    fn in_the_way(&self, health: &mut Health, children: &Children, newest: Option<&str>) {
+        for pod in &children.pods {
+            let old = pod.meta.controller().is_none_or(|owner| Some(owner.uid.as_str()) != newest);
+            let Some(pod) = pod.typed::<Pod>().ok().filter(|pod| old && !matches!(phase(pod), "Succeeded" | "Failed")) else {
+                continue;
+            };
+            let host = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or("");
+            if self.unreachable.contains(host) {
+                let name = pod.metadata.name.as_deref().unwrap_or("");
+                health.state = health.state.max(State::Unknown);
+                health.on.push(format!("old pod {name} to be gone: host {host} does not answer"));
+            }
+        }
     }
 
     /// The worst of the pods that this owner controls.
@@ -278,7 +302,7 @@ impl Look<'_> {
         }
         health.progress = 1;
         let age_from = pod.status.as_ref().and_then(|s| s.start_time.as_ref()).or(pod.metadata.creation_timestamp.as_ref());
-        let young = age_from.is_none_or(|t| self.now.duration_since(t.0) < CONFIG_GRACE);
+        let young = age_from.map(|t| t.0).max(self.written).is_none_or(|t| self.now.duration_since(t) < CONFIG_GRACE);
         // Restarts of before the rollout count only for pods of before it. Creation times are whole seconds.
         let older =
             |since: Timestamp| pod.metadata.creation_timestamp.as_ref().is_some_and(|t| t.0.as_second() < since.as_second());
@@ -536,6 +560,11 @@ fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     init.chain(status.and_then(|s| s.container_statuses.as_ref()).into_iter().flatten())
 }
 
+/// Whether a Deployment's old pods go before new ones come.
+fn recreates(spec: &DeploymentSpec) -> bool {
+    spec.strategy.as_ref().and_then(|s| s.type_.as_deref()) == Some("Recreate")
+}
+
 /// Equal but for the label by which replica sets tell their pods apart.
 fn same_template(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
     let plain = |template: &PodTemplateSpec| {
@@ -703,6 +732,12 @@ mod tests {
             let health = of(&object(pod), &Children::default(), Some(since), now());
             assert_eq!(health.state, expected, "{reason} {network}");
         }
+        // What was put back a moment ago may have been what it lacked.
+        let lacking = pod(pull("CreateContainerConfigError", "configmap \"settings\" not found"));
+        for (seconds, expected) in [(1, State::Progressing), (19, State::Progressing), (20, State::Broken)] {
+            let children = Children { written: Some(now() - SignedDuration::from_secs(seconds)), ..Children::default() };
+            assert_eq!(of(&lacking, &children, Some(since), now()).state, expected, "written {seconds} s ago");
+        }
         let young = pod(pull("ImagePullBackOff", "pull access denied"));
         let soon = "2026-11-21T00:01:59Z".parse().unwrap();
         assert_eq!(of(&young, &Children::default(), None, soon).state, State::Progressing);
@@ -787,6 +822,36 @@ mod tests {
             ),
         ] {
             assert_eq!(told(&of(&deployment(generation, status.clone()), children, None, now())), expected, "{status}");
+        }
+        // An old pod that has to be gone first, on a host of which nobody knows: whatever time passes, that is not the release's fault.
+        let left = json!({"observedGeneration": 2, "replicas": 0, "updatedReplicas": 0, "availableReplicas": 0});
+        let recreate = |strategy: &str| {
+            let mut deployment = deployment(2, left.clone()).value();
+            deployment["spec"]["strategy"] = json!({"type": strategy});
+            object(deployment)
+        };
+        let mut leaving = pod(json!({"ready": true, "state": {"running": {}}})).value();
+        leaving["metadata"]["deletionTimestamp"] = "2026-11-21T00:30:00Z".into();
+        for (strategy, host, expected) in [
+            (
+                "Recreate",
+                "a",
+                r#"Unknown ["0 of 2 new replicas are there", "old pod web-1-x to be gone: host a does not answer", "its controller has not made the new replica set yet"] []"#,
+            ),
+            (
+                "Recreate",
+                "b",
+                r#"Progressing ["0 of 2 new replicas are there", "its controller has not made the new replica set yet"] []"#,
+            ),
+            (
+                "RollingUpdate",
+                "a",
+                r#"Progressing ["0 of 2 new replicas are there", "its controller has not made the new replica set yet"] []"#,
+            ),
+        ] {
+            let pods = vec![object(leaving.clone())];
+            let children = Children { pods, unreachable: [host.to_owned()].into(), ..Children::default() };
+            assert_eq!(told(&of(&recreate(strategy), &children, None, now())), expected, "{strategy} {host}");
         }
     }
 }

@@ -196,6 +196,10 @@ impl Book {
         }
         let worth = if self.application == ROOT { step.git.worth(&release.spec.commit) } else { Some(Worth::Good) };
         let evidence: BTreeSet<&str> = release.status.iter().flat_map(|s| &s.evidence).map(|e| e.reason.as_str()).collect();
+        let words = || {
+            let pieces = release.status.iter().flat_map(|s| &s.evidence);
+            pieces.map(|e| format!("{} {}: {}", e.reason, e.pod, e.message)).collect::<Vec<_>>().join(" | ")
+        };
         match verdict {
             Some(Verdict::Good) => {
                 markers.push("good");
@@ -219,7 +223,8 @@ impl Book {
                 let calm = step.troubles.longest_calm(started);
                 if worth == Some(Worth::Good) && !(evidence.contains("ProgressDeadlineExceeded") && calm < ENOUGH) {
                     let what = format!(
-                        "{name} was condemned for {evidence:?}, and there is nothing wrong with it: it had {calm:#} of peace"
+                        "{name} was condemned, and there is nothing wrong with it: it had {calm:#} of peace ({})",
+                        words()
                     );
                     return Err(broken("GI3", what));
                 }
@@ -230,10 +235,7 @@ impl Book {
             Some(Verdict::Rejected) => {
                 markers.push("rejected");
                 if worth == Some(Worth::Good) && !evidence.is_empty() {
-                    return Err(broken(
-                        "GI3",
-                        format!("{name} was rejected for {evidence:?}, and there is nothing wrong with it"),
-                    ));
+                    return Err(broken("GI3", format!("{name} was rejected, and there is nothing wrong with it ({})", words())));
                 }
             }
             Some(Verdict::Superseded) => markers.push("superseded"),

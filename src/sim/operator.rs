@@ -1,5 +1,6 @@
 //! What people do to the root Application by hand: pins, pauses, second tries. What they say wins over automation (RB10).
 
+use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
 
 use super::gitops::{root, status};
@@ -7,6 +8,8 @@ use super::world::{Event, ROOT, World};
 use crate::object::ours::{Application, Release, SYSTEM_NAMESPACE};
 use crate::object::{Key, kind_of, time};
 
+/// The taint that says that a host is off and stays off.
+const OFF: &str = "node.kubernetes.io/out-of-service";
 /// How often somebody does something by hand, in seconds.
 const EVERY: (u64, u64) = (40, 300);
 
@@ -94,6 +97,28 @@ impl World {
         self.say("people", || format!("retry {retry}"));
         self.reach("retry");
         self.edit_root(|spec| spec["retry"] = retry);
+    }
+
+    /// Somebody says that the hosts that will not come back are off for good, so that nothing waits for their word any more.
+    pub(super) fn give_up_lost_hosts(&mut self) {
+        let lost: Vec<String> = self.hosts.iter().filter(|h| h.lost).map(|h| h.name.clone()).collect();
+        for name in lost {
+            let Some(server) = &self.server else { return };
+            let key = Key::of::<Node>("", &name);
+            let told = |node: &Value| node["spec"]["taints"].as_array().is_some_and(|all| all.iter().any(|t| t["key"] == OFF));
+            if server.store.get(&key).is_none_or(|node| told(&node.value())) {
+                continue;
+            }
+            let edited = server.edit(&key, None, self.now, |node| {
+                let mut taints = node["spec"]["taints"].as_array().cloned().unwrap_or_default();
+                taints.push(json!({"key": OFF, "effect": "NoExecute"}));
+                node["spec"]["taints"] = taints.into();
+            });
+            if edited.is_ok() {
+                self.say("people", || format!("{name} is off for good"));
+                self.reach("lost host given up");
+            }
+        }
     }
 
     /// Somebody edits the root Application, if the server is there.

@@ -25,7 +25,8 @@ pub(super) fn unsettled(world: &World) -> Option<String> {
         // What cannot run was judged good for want of news: that is for a person, and for the next commit.
         return hosts(world, &view);
     }
-    application(world, &view, &status)
+    awaited(&view)
+        .or_else(|| application(world, &view, &status))
         .or_else(|| annex(world, &view, &status))
         .or_else(|| objects(&view, &status))
         .or_else(|| workloads(world, &view))
@@ -35,6 +36,16 @@ pub(super) fn unsettled(world: &World) -> Option<String> {
 /// Whether the house has stopped at a failure.
 pub(super) fn stuck(world: &World) -> bool {
     world.server.as_ref().is_some_and(|s| status(&s.store.view()).rollout.is_some_and(|r| r.stuck))
+}
+
+/// Nobody is about to do anything: pins and pauses of before the end are withdrawn as soon as there is a server to say it to.
+fn awaited(view: &View) -> Option<String> {
+    let spec = super::gitops::root(view)?.spec.clone();
+    match () {
+        () if spec.pin.is_some() => Some(format!("{ROOT} is pinned")),
+        () if spec.suspend => Some(format!("{ROOT} is suspended")),
+        () => None,
+    }
 }
 
 /// The Application is where the rule says that it should be.
@@ -80,10 +91,16 @@ fn annex(world: &World, view: &View, first: &ApplicationStatus) -> Option<String
     let digest = world.git.annex()?.digest;
     let well = (first.sync, first.phase) == (Sync::Synced, Phase::Healthy);
     let bad = status.quarantine.iter().any(|q| q.digest == digest);
-    if !well || bad || (status.sync, status.phase) == (Sync::Synced, Phase::Healthy) {
+    let under_way = status.rollout.as_ref().is_some_and(|r| !r.stuck);
+    let there = (status.sync, status.phase) == (Sync::Synced, Phase::Healthy);
+    let ApplicationStatus { sync, phase, message, waiting_on, .. } = status;
+    // What had begun when the first one was well goes on, whatever has become of that one.
+    if under_way {
+        return Some(format!("{ANNEX} is on its way: {sync:?} {phase:?} {message:?} {waiting_on:?}"));
+    }
+    if !well || bad || there {
         return None;
     }
-    let ApplicationStatus { sync, phase, message, waiting_on, .. } = status;
     Some(format!("{ROOT} is well, and {ANNEX} does not follow: {sync:?} {phase:?} {message:?} {waiting_on:?}"))
 }
 

@@ -30,6 +30,8 @@ use crate::store::engine::memory::Disk;
 const BEAT: SignedDuration = SignedDuration::from_secs(10);
 /// How often the house looks whether everything has come to rest.
 const LOOK: SignedDuration = SignedDuration::from_secs(5);
+/// For how long people wait at the end for what may come by itself. Longer than any deadline, so that waiting for them fails nothing.
+const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
 /// The root Application's name.
 pub(super) const ROOT: &str = "root";
 /// The name of the Application that depends on it.
@@ -562,6 +564,8 @@ impl World {
             (Some(why), None) if self.now.duration_since(healed) > SignedDuration::from_mins(40) => {
                 return Err(self.auditor.violation("LV1", why));
             }
+            // Only a person can know that a host will not come back: some things wait for that word.
+            (Some(_), None) if self.now.duration_since(healed) > PATIENCE => self.give_up_lost_hosts(),
             (Some(_), None) => {}
         }
         Ok(())

@@ -1,7 +1,8 @@
 //! ConfigMaps, Secrets and tokens of service accounts, as far as pods here refer to them.
 //!
 //! A container gets values that were read after its pod was first seen, so that a commit that changes configuration and workload
-//! together starts the new with the new. Volumes follow later changes within a minute; environments never change.
+//! together starts the new with the new. Volumes follow later changes within a minute; environments never change while a container runs,
+//! and are made anew for each attempt: what made the last one fail may have been put right.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -35,8 +36,15 @@ struct Known {
     values: Option<Arc<Values>>,
     /// When the request that is under way was made.
     asking: Option<Timestamp>,
-    /// The server did not answer.
-    unreachable: bool,
+    /// When the newest request was made to which the server gave no answer.
+    unanswered: Option<Timestamp>,
+}
+
+impl Known {
+    /// Whether the newest request was not answered.
+    fn is_away(&self) -> bool {
+        self.unanswered.is_some() && self.unanswered > self.at
+    }
 }
 
 impl Configs {
@@ -57,6 +65,17 @@ impl Configs {
 }
 
 impl Heart {
+    /// Since when it has been known that this attempt of a container is to be made.
+    pub(super) fn making(&mut self, uid: &str, container: &str, attempt: u32) -> Timestamp {
+        let now = self.now;
+        let Some(entry) = self.pods.get_mut(uid) else { return now };
+        let known = entry.making.entry(container.to_owned()).or_insert((attempt, now));
+        if known.0 != attempt {
+            *known = (attempt, now);
+        }
+        known.1
+    }
+
     fn config_refs(&self, uid: &str) -> Vec<ConfigRef> {
         let Some(entry) = self.pods.get(uid) else { return Vec::new() };
         let namespace = spec::namespace(&entry.pod);
@@ -65,12 +84,14 @@ impl Heart {
         named.chain(token_refs(&entry.pod)).collect()
     }
 
-    /// Whether everything that a pod refers to has been read. What has not is asked for.
-    pub(super) fn configs_ready(&mut self, uid: &str) -> bool {
+    /// Whether everything that a pod refers to has been read, and not before `anew` where that matters. What has not is asked for. A
+    /// token of before is as good as a new one.
+    pub(super) fn configs_ready(&mut self, uid: &str, anew: Option<Timestamp>) -> bool {
         let Some(entry) = self.pods.get(uid) else { return false };
-        let (since, given) = (entry.since, volume::given_tokens(&entry.pod));
+        let (first, given) = (entry.since, volume::given_tokens(&entry.pod));
         let mut ready = true;
         for config in self.config_refs(uid) {
+            let since = if config.token.is_none() { anew.map_or(first, |at| at.max(first)) } else { first };
             let known = self.configs.known.entry(config.clone()).or_default();
             let fresh = match (known.at, &known.values) {
                 // The certificate of the authority hardly ever changes, and every pod has it: it is read anew with the other volumes.
@@ -78,8 +99,10 @@ impl Heart {
                 (Some(at), None) => self.now.duration_since(at) < SignedDuration::from_secs(ABSENT),
                 (None, _) => false,
             };
-            // While the server is away, what was read before has to do, and what nobody asked for comes later.
-            let good_enough = fresh || (known.unreachable && (known.values.is_some() || is_given(&config, &given)));
+            // While the server is away, what was read before has to do, and what nobody asked for comes later. That it was away once
+            // says nothing: it has to be asked first.
+            let away = known.unanswered.is_some_and(|at| at >= since);
+            let good_enough = fresh || (away && (known.values.is_some() || is_given(&config, &given)));
             ready &= good_enough;
             if !fresh && known.asking.is_none() {
                 known.asking = Some(self.now);
@@ -92,27 +115,27 @@ impl Heart {
     pub(super) fn config_read(&mut self, config: ConfigRef, result: Result<Answer, ServerError>) {
         let Some(known) = self.configs.known.get_mut(&config) else { return };
         let asked = known.asking.take().unwrap_or(self.now);
-        let mut changed = false;
+        let (mut changed, mut answered) = (false, true);
         match result {
             Ok(Answer::Config(values)) => {
                 let values = Arc::new(plain(&values));
                 changed = known.values.as_ref() != Some(&values);
                 known.values = Some(values);
                 known.at = Some(asked);
-                known.unreachable = false;
             }
             Err(ServerError::NotFound) => {
                 // Volumes keep what they have: a ConfigMap that went away does not take its files along.
                 known.values = None;
                 known.at = Some(asked);
-                known.unreachable = false;
             }
-            _ => known.unreachable = true,
+            _ => {
+                known.unanswered = Some(asked);
+                answered = false;
+            }
         }
-        let unreachable = known.unreachable;
         let users: Vec<String> = self.pods.keys().filter(|uid| self.config_refs(uid).contains(&config)).cloned().collect();
         for uid in users {
-            if unreachable {
+            if !answered {
                 self.wake_at(&uid, self.now.checked_add(SignedDuration::from_secs(2)).unwrap_or(self.now));
             } else {
                 self.dirty.insert(uid.clone());
@@ -163,7 +186,7 @@ impl Heart {
             self.configs.known.get(&token_ref(&entry.pod, wish.clone()))?.values.as_deref()
         };
         let given = volume::given_tokens(&entry.pod);
-        let missing = |config: &ConfigRef| self.configs.known.get(config).is_some_and(|k| k.unreachable && k.values.is_none());
+        let missing = |config: &ConfigRef| self.configs.known.get(config).is_some_and(|k| k.is_away() && k.values.is_none());
         let away = self.config_refs(uid).iter().any(|config| is_given(config, &given) && missing(config));
         let address = self.address(uid);
         let sources = Sources {

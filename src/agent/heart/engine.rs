@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Ask, Heart, Slot, Work};
+use super::{Ask, Heart, Slot, Ticket, Work};
 use crate::agent::translate;
 use crate::docker::container::Status;
 use crate::docker::{ContainerState, EngineError, Operation, Outcome, Outlook, Summary};
@@ -17,6 +17,10 @@ use crate::plan::pod::{Cell, Seen, backoff};
 const RETRY_LONGEST: u32 = 5;
 /// How long a container without a pod has to end, in seconds: nobody knows what its manifest said.
 const ORPHAN_GRACE: u32 = 10;
+/// For how long after its start a container is young. Most of those that fail fail soon, and a release is judged by what it starts.
+const YOUNG: SignedDuration = SignedDuration::from_secs(30);
+/// How often everything is listed while something is young: as long as that nobody knows of an end whose hint was lost.
+const YOUNG_EVERY: SignedDuration = SignedDuration::from_secs(3);
 
 pub(super) struct EngineView {
     /// Our containers by id.
@@ -29,6 +33,10 @@ pub(super) struct EngineView {
     pub(super) relist_at: Timestamp,
     /// Calls in a row without a known outcome.
     pub(super) failures: u32,
+    /// The newest call that was answered, whatever the answer.
+    answered: Ticket,
+    /// The call that ended last.
+    ended: Ticket,
     /// Whether a list is under way, and what of it.
     relist: Option<Relist>,
     /// Containers being looked at.
@@ -71,12 +79,25 @@ impl EngineView {
             listed: false,
             relist_at: now,
             failures: 0,
+            answered: 0,
+            ended: 0,
             relist: None,
             looking: BTreeMap::new(),
             orphans: BTreeSet::new(),
             serial: 0,
             digests: BTreeMap::new(),
         }
+    }
+    /// A call has ended, with an answer or without.
+    pub(super) fn spoke(&mut self, call: Ticket, answered: bool) {
+        self.ended = call;
+        if answered {
+            self.answered = self.answered.max(call);
+        }
+    }
+    /// Whether something began so lately that it may end any moment.
+    fn has_young(&self, now: Timestamp) -> bool {
+        self.known.values().any(|known| is_young(&known.cell, now))
     }
     pub(super) fn due(&self) -> Option<Timestamp> {
         self.relist.is_none().then_some(self.relist_at)
@@ -93,6 +114,10 @@ impl EngineView {
         seen.sort();
         seen
     }
+}
+
+fn is_young(cell: &Cell, now: Timestamp) -> bool {
+    !cell.container.is_empty() && cell.state.alive() && cell.started_at.is_some_and(|at| now.duration_since(at) < YOUNG)
 }
 
 impl Heart {
@@ -141,6 +166,9 @@ impl Heart {
             return;
         }
         let Some((uid, cell)) = translate::cell(&self.settings, state) else { return };
+        if is_young(&cell, self.now) {
+            self.engine.relist_at = self.engine.relist_at.min(self.now.checked_add(YOUNG_EVERY).unwrap_or(self.now));
+        }
         self.engine.serial += 1;
         self.engine.by_pod.entry(uid.clone()).or_default().insert(cell.id.clone());
         let known = Known { uid: uid.clone(), status: state.status, serial: self.engine.serial, cell };
@@ -174,7 +202,10 @@ impl Heart {
     }
 
     pub(super) fn engine_failed(&mut self) {
-        self.engine.failures = self.engine.failures.saturating_add(1);
+        // A call that was begun before the last answer was says that the engine was away then, not that it is now.
+        if self.engine.ended >= self.engine.answered {
+            self.engine.failures = self.engine.failures.saturating_add(1);
+        }
         let wait = backoff::after(self.engine.failures.saturating_sub(1), 1, RETRY_LONGEST);
         // The first look comes soon: most of the time only one answer was lost.
         let wait = wait.max(SignedDuration::from_millis(200));
@@ -245,7 +276,9 @@ impl Heart {
             return;
         }
         self.engine.failures = 0;
-        self.engine.relist_at = self.now.checked_add(self.settings.relist_every).unwrap_or(self.now);
+        let every = self.settings.relist_every;
+        let every = if self.engine.has_young(self.now) { every.min(YOUNG_EVERY) } else { every };
+        self.engine.relist_at = self.now.checked_add(every).unwrap_or(self.now);
         if !self.engine.listed {
             self.engine.listed = true;
             self.dirty.extend(self.pods.keys().cloned());

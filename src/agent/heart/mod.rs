@@ -105,6 +105,8 @@ struct Entry {
     tombstone: Option<Timestamp>,
     /// When this heart first saw it: configuration must be at least that fresh.
     since: Timestamp,
+    /// The attempt of each container that was last to be made, and since when.
+    making: BTreeMap<String, (u32, Timestamp)>,
     /// What is under way.
     busy: BTreeMap<Slot, Ticket>,
     /// The outcome of something is unknown; nothing is changed before somebody looked.
@@ -419,6 +421,7 @@ impl Entry {
             gone: false,
             tombstone: None,
             since: now,
+            making: BTreeMap::new(),
             busy: BTreeMap::new(),
             unsettled: false,
             pauses: BTreeMap::new(),

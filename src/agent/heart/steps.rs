@@ -63,7 +63,7 @@ impl Heart {
             Step::Pull { container } => {
                 let reference = spec::image(&*spec::definition(&pod, container)?).to_owned();
                 let has_secrets = spec::spec(&pod)?.image_pull_secrets.iter().flatten().next().is_some();
-                if has_secrets && !self.configs_ready(uid) {
+                if has_secrets && !self.configs_ready(uid, None) {
                     return None;
                 }
                 let auth = self.with_sources(uid, |_, s| translate::registry_auth(&pod, &reference, s)).flatten();
@@ -71,7 +71,7 @@ impl Heart {
                 engine(Operation::Pull { reference, auth })
             }
             Step::Volumes => {
-                if !self.configs_ready(uid) {
+                if !self.configs_ready(uid, None) {
                     return None;
                 }
                 match self.with_sources(uid, |_, sources| volume::plan(&pod, sources))? {
@@ -125,7 +125,8 @@ impl Heart {
     }
 
     fn create(&mut self, uid: &str, container: &str, attempt: u32, sandbox: &str) -> Option<Work> {
-        if !self.configs_ready(uid) {
+        let anew = (attempt > 0).then(|| self.making(uid, container, attempt));
+        if !self.configs_ready(uid, anew) {
             return None;
         }
         let entry = self.pods.get(uid)?;
@@ -216,6 +217,9 @@ impl Heart {
     /// An action ended.
     pub(super) fn done(&mut self, ticket: Ticket, reply: Reply) {
         let Some(ask) = self.asked.remove(&ticket) else { return };
+        if let Reply::Engine(result) = &reply {
+            self.engine.spoke(ticket, !matches!(result, Err(error) if error.outlook() == Outlook::Unknown));
+        }
         match (ask, reply) {
             (Ask::List, Reply::Engine(result)) => self.listed(result),
             (Ask::Inspect { id, adopt }, Reply::Engine(result)) => self.inspected(&id, adopt, result),
@@ -536,7 +540,11 @@ impl Heart {
                 }
                 return;
             }
-            Reply::Engine(Err(error)) => Err(error.to_string()),
+            Reply::Engine(Err(error)) => {
+                // Nothing can be run in a container that has ended: the hint of its end may have been lost.
+                self.look_at(id);
+                Err(error.to_string())
+            }
             _ => Err("no answer".to_owned()),
         };
         let Some(pod) = self.pods.get(uid).map(|e| e.pod.clone()) else { return };

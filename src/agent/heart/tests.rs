@@ -29,6 +29,8 @@ struct World {
     configs: BTreeMap<ConfigRef, BTreeMap<String, ByteString>>,
     revision: u64,
     server_away: bool,
+    /// The engine's hints get lost.
+    deaf: bool,
     /// Answers on their way to the heart.
     answers: Vec<(Timestamp, u64, Input)>,
     serial: u64,
@@ -72,6 +74,7 @@ impl World {
             configs: BTreeMap::new(),
             revision: 10,
             server_away: false,
+            deaf: false,
             answers: Vec::new(),
             serial: 0,
             story: String::new(),
@@ -286,7 +289,8 @@ impl World {
             self.machine.advance(self.now);
             let ended: Vec<String> =
                 self.machine.take_history().into_iter().filter(|h| matches!(h.what, Happened::Ended(_))).map(|h| h.id).collect();
-            for container in ended {
+            let deaf = self.deaf;
+            for container in ended.into_iter().filter(|_| !deaf) {
                 self.input(Input::Hint { container });
             }
             if answer.is_some_and(|at| at <= self.now) && !self.answers.is_empty() {
@@ -613,6 +617,86 @@ fn configuration() {
     .assert_eq(&volumes.join("\n"));
 }
 
+/// What a container failed by may have been put right in the ConfigMap that it is made from.
+#[test]
+fn each_attempt_is_made_from_configuration_as_it_is() {
+    let mut world = World::new();
+    world.list();
+    let config = ConfigRef { secret: false, namespace: "d".into(), name: "settings".into(), token: None };
+    let value = |text: &str| [("sim".to_owned(), ByteString(text.as_bytes().to_vec()))].into();
+    world.configs.insert(config.clone(), value("crash=1-1s"));
+    let env = json!([{"name": "SIM", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "sim"}}}]);
+    world.pod("p", json!({"containers": [{"name": "c", "image": "web:1", "env": env}]}));
+    world.run(10);
+    assert!(world.show().contains("c waiting CrashLoopBackOff restarts 1 after Error"), "{}", world.show());
+    world.configs.insert(config, value(""));
+    world.run(30);
+    check(
+        &world,
+        expect![[r#"
+        p Running ready; c running restarts 2 after Error
+          k8s_POD_p_d_p_0 runs
+          k8s_c_p_d_p_1 does not run
+          k8s_c_p_d_p_2 runs
+    "#]],
+    );
+}
+
+/// What was read before has to do only while the server is away.
+#[test]
+fn that_the_server_was_away_once_is_no_excuse_for_old_configuration() {
+    let mut world = World::new();
+    world.list();
+    let config = ConfigRef { secret: false, namespace: "d".into(), name: "settings".into(), token: None };
+    let value = |text: &str| [("sim".to_owned(), ByteString(text.as_bytes().to_vec()))].into();
+    world.configs.insert(config.clone(), value(""));
+    let env = json!([{"name": "SIM", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "sim"}}}]);
+    let spec = json!({"containers": [{"name": "c", "image": "web:1", "env": env}]});
+    world.pod("p", spec.clone());
+    world.run(10);
+    world.server_away = true;
+    let strike = |world: &mut World| {
+        let id = world.machine.containers().find(|c| c.name.starts_with("k8s_c_p") && runs(c)).unwrap().id.to_owned();
+        world.machine.strike(&id, crate::docker::simulated::End::Killed, world.now);
+    };
+    strike(&mut world);
+    world.run(10);
+    assert!(world.machine.containers().any(|c| c.name == "k8s_c_p_d_p_1" && runs(&c)), "it is started without the server");
+    world.server_away = false;
+    world.configs.insert(config, value("crash=1-1s"));
+    world.run(5);
+    world.pod("q", spec);
+    world.run(5);
+    assert!(world.show().contains("q Running; c waiting CrashLoopBackOff restarts 1 after Error"), "{}", world.show());
+}
+
+/// Hints get lost. Who has just begun is looked at often, and whoever is asked to run a probe and cannot is looked at there and then.
+#[test]
+fn an_end_without_a_hint_is_noticed() {
+    let mut world = World::new();
+    world.deaf = true;
+    world.list();
+    world.pod("p", one("sim/crash:1-2s"));
+    world.run(7);
+    assert!(world.show().contains("restarts 1 after Error"), "{}", world.show());
+
+    let mut world = World::new();
+    world.deaf = true;
+    world.list();
+    let mut spec = one("web:1");
+    spec["containers"][0]["readinessProbe"] = json!({"exec": {"command": ["ready"]}, "periodSeconds": 2});
+    world.pod("p", spec);
+    world.run(65);
+    let id = world.machine.containers().find(|c| c.name.starts_with("k8s_c_")).unwrap().id.to_owned();
+    let at = world.now;
+    world.machine.strike(&id, crate::docker::simulated::End::Killed, at);
+    let lists = |world: &World| world.log.lines().filter(|line| line.contains("List")).count();
+    let before = lists(&world);
+    world.run(3);
+    assert_eq!(lists(&world), before, "no list came in between");
+    assert!(world.show().contains("restarts 1 after Error"), "{}", world.show());
+}
+
 /// A pod that shows a token gets one that is bound to it before it starts, and a new one when that is old. Nobody else waits for any.
 #[test]
 fn a_token_is_asked_for_and_renewed() {
@@ -664,6 +748,29 @@ fn the_daemon_restarts() {
           k8s_c_p_d_p_0 runs
     "#]],
     );
+}
+
+/// A call that was begun while the engine hung ends much later. By then it says nothing about the engine.
+#[test]
+fn an_engine_that_answers_again_is_not_silent_because_of_an_old_call() {
+    let mut world = World::new();
+    world.list();
+    let mut spec = one("web:1");
+    spec["containers"][0]["readinessProbe"] = json!({"exec": {"command": ["ready"]}, "periodSeconds": 1});
+    world.pod("p", spec);
+    world.run(45);
+    world.machine.hang_daemon(true, world.now);
+    world.run(2);
+    world.machine.hang_daemon(false, world.now);
+    world.run(24);
+    assert!(world.heart.as_ref().unwrap().engine_answers());
+    let (at, _, input) = world.answers.remove(0);
+    assert!(at > world.now && format!("{input:?}").contains("Deadline"), "{input:?}");
+    world.now = at;
+    world.input(input);
+    assert!(world.heart.as_ref().unwrap().engine_answers());
+    world.run(5);
+    assert!(world.show().contains("p Running ready; c running restarts 0"), "{}", world.show());
 }
 
 #[test]

@@ -83,7 +83,7 @@ pub(super) fn healths<'a>(
     hosts: &HostsNow,
     now: Timestamp,
 ) -> BTreeMap<String, Health> {
-    objects.map(|object| (name(&object.key), health_of(view, object, hosts, (None, 0), now))).collect()
+    objects.map(|object| (name(&object.key), health_of(view, object, hosts, Past::default(), now))).collect()
 }
 
 /// How often a container of a workload's pods was restarted at most.
@@ -119,17 +119,28 @@ fn children(view: &View, object: &Object) -> (Vec<Arc<Object>>, Vec<Arc<Object>>
     (sets, pods)
 }
 
-/// The health of one object. For a rollout: since when it goes, and how often containers had been restarted before.
-pub(super) fn health_of(
-    view: &View,
-    object: &Arc<Object>,
-    hosts: &HostsNow,
-    (since, restarts_before): (Option<Timestamp>, i32),
-    now: Timestamp,
-) -> Health {
+/// What a rollout remembers that bears on the health of an object.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Past {
+    /// Since when it goes.
+    pub(super) since: Option<Timestamp>,
+    /// How often containers had been restarted before.
+    pub(super) restarts: i32,
+    /// When it last wrote anything.
+    pub(super) written: Option<Timestamp>,
+}
+
+/// The health of one object.
+pub(super) fn health_of(view: &View, object: &Arc<Object>, hosts: &HostsNow, past: Past, now: Timestamp) -> Health {
     let (replica_sets, pods) = children(view, object);
-    let children = Children { replica_sets, pods, unreachable: hosts.unreachable.clone(), restarts_before };
-    let mut health = health::of(object, &children, since, now);
+    let children = Children {
+        replica_sets,
+        pods,
+        unreachable: hosts.unreachable.clone(),
+        restarts_before: past.restarts,
+        written: past.written,
+    };
+    let mut health = health::of(object, &children, past.since, now);
     // A probe says why it failed only in an event.
     for evidence in &mut health.evidence {
         let pod = children.pods.iter().chain([object]).find(|p| !evidence.pod.is_empty() && *p.key.name == *evidence.pod);

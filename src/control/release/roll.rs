@@ -8,6 +8,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::facts::Past;
 use super::images::{self, Images};
 use super::look::{Pass, short};
 use super::open::Apart;
@@ -204,7 +205,8 @@ impl ReleaseLoop {
             let Some(object) = pass.view.get(&wanted.key) else { continue };
             let name = facts::name(&wanted.key);
             let restarts = rollout.restarts_before.get(&name).copied().unwrap_or(0);
-            let health = facts::health_of(&pass.view, object, &pass.hosts, (since, restarts), pass.now);
+            let past = Past { since, restarts, written: rollout.written.as_ref().map(|t| t.0) };
+            let health = facts::health_of(&pass.view, object, &pass.hosts, past, pass.now);
             found.push((order(wanted), (name, health)));
         }
         found
@@ -349,6 +351,7 @@ impl ReleaseLoop {
         let written = self.write_changes(cx, pass, changes, &release, content.number)?;
         if let Some(rollout) = &mut pass.status.rollout {
             rollout.progressed = Some(Time(pass.now));
+            rollout.written = Some(Time(pass.now));
             rollout.healthy_since = None;
             for key in &written {
                 let name = facts::name(key);
