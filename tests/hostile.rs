@@ -237,6 +237,28 @@ async fn attack(door: &Door) {
         door.serves(&format!("a flood of {what}")).await;
     }
 
+    // Small bodies that are large trees, many at once.
+    let tree = format!(r#"{{"metadata":{{"name":"tree"}},"wrong":[{}1]}}"#, "1,".repeat(1_400_000));
+    let mut trees = Vec::new();
+    for _ in 0..16 {
+        let (door, tree) = (door.clone(), tree.clone());
+        trees.push(tokio::spawn(async move {
+            let mut stream = door.open(true, "http/1.1").await.unwrap();
+            let line = "POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nhost: a\r\nconnection: close";
+            let head = format!("{line}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", tree.len());
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(tree.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            tokio::time::timeout(Duration::from_secs(120), stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+            String::from_utf8_lossy(&answer[..answer.len().min(20)]).into_owned()
+        }));
+    }
+    door.serves("large trees in small bodies").await;
+    for answer in trees {
+        let answer = answer.await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 201") || answer.starts_with("HTTP/1.1 409"), "{answer}");
+    }
+
     // Readers that do not read: each stream wants everything, and takes nothing.
     let mut stream = door.open(true, "h2").await.unwrap();
     let wants: Vec<u8> = (0..240).flat_map(|n| frame(1, 5, 2 * n + 1, &get("/openapi/v2"))).collect();

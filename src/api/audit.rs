@@ -332,7 +332,7 @@ impl Drop for End {
 /// The heartbeats of hosts: hundreds a second in a large cluster, each like the last.
 fn beats(found: &Found) -> bool {
     let node = found.identity.as_ref().is_some_and(|i| i.in_group(NODES));
-    node && found.target.as_ref().is_some_and(|t| t.kind.plural == "leases" && t.namespace == LEASE_NAMESPACE)
+    node && found.target.as_ref().is_some_and(|t| t.kind.is("coordination.k8s.io", "Lease") && t.namespace == LEASE_NAMESPACE)
 }
 
 fn reference(target: &Target) -> Value {

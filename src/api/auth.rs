@@ -264,7 +264,7 @@ impl Api {
 
 /// The namespace that a right is asked in: a Namespace itself is in its own, as in Kubernetes.
 fn scope(target: &Target) -> &str {
-    if target.kind.group.is_empty() && target.kind.plural == "namespaces" { &target.name } else { &target.namespace }
+    if target.kind.is("", "Namespace") { &target.name } else { &target.namespace }
 }
 
 fn denied(identity: &Identity, verb: &str, target: &Target, more: &str) -> Failure {

@@ -7,7 +7,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::failure::Failure;
@@ -21,6 +21,9 @@ pub(super) const BODY_MAX: usize = 3 << 20;
 /// How deep an object may be nested. Kubernetes' own types need about fifteen levels. Bodies are bounded while they are parsed, but each
 /// patch could add to what is there, until the stored object could no longer be read.
 const DEPTH_MAX: usize = 64;
+/// How many fields that occur twice, and how many unknown ones, are told of.
+const DUPLICATES_SHOWN: usize = 100;
+const UNKNOWN_SHOWN: usize = 100;
 /// How long a client may take to send a body.
 const BODY_TIME: Duration = Duration::from_secs(60);
 
@@ -119,7 +122,7 @@ pub(super) fn parse(headers: &HeaderMap, bytes: &[u8]) -> Result<Parsed, Failure
 pub(super) fn json(bytes: &[u8]) -> Result<Parsed, Failure> {
     let mut duplicates = Vec::new();
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = Tree { path: String::new(), duplicates: &mut duplicates }
+    let value = Tree { path: &Path::Root, duplicates: &mut duplicates }
         .deserialize(&mut reader)
         .and_then(|value| reader.end().map(|()| value))
         .map_err(|e| Failure::bad_request(format!("the object provided is unrecognized: couldn't parse it as JSON: {e}")))?;
@@ -168,8 +171,27 @@ pub(super) fn yaml(bytes: &[u8]) -> Result<Parsed, Failure> {
 
 /// Builds a JSON tree and remembers the paths of fields that occur twice; as in Go, the last one wins.
 struct Tree<'a> {
-    path: String,
+    path: &'a Path<'a>,
     duplicates: &'a mut Vec<String>,
+}
+
+/// Where the parser is, as a chain through its stack frames: written out only for who needs it. To write it for each element of a list
+/// under a name of a megabyte would take for ever.
+enum Path<'a> {
+    Root,
+    Field(&'a Path<'a>, &'a str),
+    Item(&'a Path<'a>, usize),
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Path::Root => Ok(()),
+            Path::Field(Path::Root, name) => write!(f, "{name:.100}"),
+            Path::Field(parent, name) => write!(f, "{parent}.{name:.100}"),
+            Path::Item(parent, index) => write!(f, "{parent}[{index}]"),
+        }
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for Tree<'_> {
@@ -208,8 +230,8 @@ impl<'de> Visitor<'de> for Tree<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut items = Vec::new();
         loop {
-            let path = format!("{}[{}]", self.path, items.len());
-            match access.next_element_seed(Tree { path, duplicates: &mut *self.duplicates })? {
+            let path = Path::Item(self.path, items.len());
+            match access.next_element_seed(Tree { path: &path, duplicates: &mut *self.duplicates })? {
                 Some(item) => items.push(item),
                 None => return Ok(items.into()),
             }
@@ -218,16 +240,13 @@ impl<'de> Visitor<'de> for Tree<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut fields = Map::new();
         while let Some(name) = access.next_key::<String>()? {
-            let path = if self.path.is_empty() { name.clone() } else { format!("{}.{name}", self.path) };
-            let value = access.next_value_seed(Tree { path: path.clone(), duplicates: &mut *self.duplicates })?;
-            if fields.insert(name, value).is_some() {
-                // A hostile body has millions of them; a person needs a few.
-                if self.duplicates.len() < 100 {
-                    self.duplicates.push(path);
-                } else if self.duplicates.len() > 10_000 {
-                    return Err(A::Error::custom("too many duplicate fields"));
-                }
+            let path = Path::Field(self.path, &name);
+            let value = access.next_value_seed(Tree { path: &path, duplicates: &mut *self.duplicates })?;
+            // A hostile body has millions of them; a person needs a few.
+            if fields.contains_key(&name) && self.duplicates.len() < DUPLICATES_SHOWN {
+                self.duplicates.push(path.to_string());
             }
+            fields.insert(name, value);
         }
         Ok(fields.into())
     }
@@ -268,7 +287,8 @@ pub(super) fn conform(
     for path in unknown.iter().rev() {
         remove(value, path);
     }
-    let mut words: Vec<String> = unknown.iter().map(|path| format!("unknown field {:?}", show_path(path))).collect();
+    let shown = unknown.iter().take(UNKNOWN_SHOWN);
+    let mut words: Vec<String> = shown.map(|path| format!("unknown field {:?}", show_path(path))).collect();
     words.extend(duplicates.iter().map(|path| format!("duplicate field {path:?}")));
     match validation {
         Validation::Strict if !words.is_empty() => Err(fault(&format!("strict decoding error: {}", words.join(", ")))),

@@ -4,8 +4,11 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
+use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::body::read;
 use super::failure::Failure;
 
 /// How many requests of a lane are worked on at once.
@@ -13,6 +16,9 @@ const AT_ONCE: usize = 400;
 /// How many more may wait: a thousand hosts that all have something to say at once. Nothing is read of them yet but their headers, so one
 /// costs a few kilobytes. A queue that nobody bounds would cost memory and help nobody.
 const WAITING: usize = 10_000;
+/// How many bytes of bodies are worked on at once: a tree can take thirty times the bytes that it was sent as. Small ones, as nearly all
+/// are, never wait for that.
+const BODIES: usize = 12 << 20;
 /// How long a request waits before its client is told to come back, which is sooner than clients give up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -20,11 +26,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Lane {
     places: Semaphore,
     waiting: Semaphore,
+    /// Kilobytes of bodies.
+    bodies: Semaphore,
 }
 
 impl Default for Lane {
     fn default() -> Self {
-        Lane { places: Semaphore::new(AT_ONCE), waiting: Semaphore::new(WAITING) }
+        Lane { places: Semaphore::new(AT_ONCE), waiting: Semaphore::new(WAITING), bodies: Semaphore::new(BODIES / 1024) }
     }
 }
 
@@ -32,6 +40,14 @@ impl Lane {
     /// A place, in the order of asking; 429 where there is none in time.
     pub(super) async fn enter(&self) -> Result<SemaphorePermit<'_>, Failure> {
         self.enter_within(PATIENCE).await
+    }
+
+    /// Reads a body, and waits for its turn to be worked on.
+    pub(super) async fn body(&self, body: Body) -> Result<(Bytes, SemaphorePermit<'_>), Failure> {
+        let bytes = read(body).await?;
+        let kilobytes = (bytes.len() / 1024 + 1) as u32;
+        let turn = self.bodies.acquire_many(kilobytes).await.map_err(|_| Failure::too_many())?;
+        Ok((bytes, turn))
     }
 
     async fn enter_within(&self, patience: Duration) -> Result<SemaphorePermit<'_>, Failure> {
@@ -52,7 +68,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_gets_a_place_or_an_answer() {
-        let lane = Lane { places: Semaphore::new(1), waiting: Semaphore::new(1) };
+        let lane = Lane { places: Semaphore::new(1), waiting: Semaphore::new(1), ..Lane::default() };
         let first = lane.enter().await.unwrap_or_else(|_| panic!("there is a place"));
         let (second, third) =
             tokio::join!(lane.enter_within(Duration::from_millis(20)), lane.enter_within(Duration::from_millis(20)));

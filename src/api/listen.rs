@@ -1,19 +1,21 @@
 //! The listener: TLS, HTTP/1.1 and HTTP/2, and everything that bounds what a stranger costs.
 //!
-//! Handshakes have a number and a deadline, headers a size and a deadline, connections a number. Who has no certificate gets less time.
+//! Handshakes have a number and a deadline, headers a size and a deadline, connections a number. Whoever has not said who it is, with a
+//! certificate or with a token, gets less time.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use http::Request;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::rt::{Sleep, Timer};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
@@ -34,7 +36,7 @@ const HANDSHAKES: usize = 512;
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// Connections at once: 5,000 agents with two each, and people.
 const CONNECTIONS: usize = 12_000;
-/// Of those, without a certificate.
+/// Of those, of whoever has not said who it is.
 const STRANGERS: usize = 4_000;
 /// How long a request's headers may take, counted from the end of the last answer: for those with a certificate longer than the 90 s for
 /// which common clients keep an idle connection, so that it is they who close it.
@@ -144,25 +146,25 @@ impl House {
         };
         let session = stream.get_ref().1;
         let identity = session.peer_certificates().and_then(|chain| chain.first()).and_then(|der| identify(der));
-        let known = identity.is_some();
-        let _stranger = match known {
-            true => None,
+        let standing = match identity.is_some() {
+            true => Standing::known(),
             false => match self.strangers.clone().try_acquire_owned() {
-                Ok(place) => Some(place),
-                Err(_) => return tracing::debug!("too many connections without a certificate"),
+                Ok(place) => Standing::stranger(place),
+                Err(_) => return tracing::debug!("too many connections of strangers"),
             },
         };
-        let idle_time = if known { HEADER_TIME } else { STRANGER_HEADER_TIME };
+        let standing = Arc::new(standing);
         let http2 = session.alpn_protocol() == Some(b"h2");
         let pulse = Arc::new(Pulse::new());
-        let (api, beating) = (self.api.clone(), pulse.clone());
+        let (api, beating, asking) = (self.api.clone(), pulse.clone(), standing.clone());
         let service = service_fn(move |request: Request<Incoming>| {
-            let (api, identity, beat) = (api.clone(), identity.clone(), beating.begin());
+            let (api, identity, beat, asking) = (api.clone(), identity.clone(), beating.begin(), asking.clone());
             async move {
                 let mut request = request.map(Body::new);
                 request.extensions_mut().insert(Peer(peer.ip().to_canonical()));
-                if let Some(identity) = identity {
-                    request.extensions_mut().insert(identity);
+                match identity {
+                    Some(identity) => drop(request.extensions_mut().insert(identity)),
+                    None => drop(request.extensions_mut().insert(asking)),
                 }
                 // A request lasts until its answer has been sent.
                 Ok::<_, Infallible>(api.handle(request).await.map(|body| Held { body, _beat: beat }))
@@ -188,15 +190,15 @@ impl House {
                     let _ = connection.await;
                 }
                 // HTTP/1.1 has this in its reading of headers; here a client that says nothing, or only answers pings, would stay.
-                () = pulse.idle(idle_time) => {
+                () = pulse.idle(&standing) => {
                     connection.as_mut().graceful_shutdown();
                     let _ = tokio::time::timeout(FAREWELL, connection).await;
                 }
             }
         } else {
             let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(idle_time)
+                .timer(Patience(standing))
+                .header_read_timeout(HEADER_TIME)
                 .max_buf_size(HEADERS_MAX)
                 .serve_connection(io, service)
                 .with_upgrades();
@@ -210,6 +212,56 @@ impl House {
             }
         }
         drop(seat);
+    }
+}
+
+/// Whether whoever is at the other end of a connection has said who it is. One that asks with a token is a stranger until it has asked.
+pub(super) struct Standing {
+    known: AtomicBool,
+    /// A stranger's place among the strangers.
+    place: Mutex<Option<OwnedSemaphorePermit>>,
+}
+
+impl Standing {
+    fn known() -> Self {
+        Standing { known: AtomicBool::new(true), place: Mutex::new(None) }
+    }
+    fn stranger(place: OwnedSemaphorePermit) -> Self {
+        Standing { known: AtomicBool::new(false), place: Mutex::new(Some(place)) }
+    }
+    /// It has said who it is, and that was true.
+    pub(super) fn introduced(&self) {
+        if !self.known.swap(true, Ordering::Relaxed) {
+            drop(self.place.lock().take());
+        }
+    }
+    /// How long it may be idle.
+    fn patience(&self) -> Duration {
+        if self.known.load(Ordering::Relaxed) { HEADER_TIME } else { STRANGER_HEADER_TIME }
+    }
+}
+
+/// The clock of an HTTP/1.1 connection, which knows one time for all headers: a stranger's deadlines come sooner.
+struct Patience(Arc<Standing>);
+
+impl Patience {
+    fn sooner(&self, deadline: Instant) -> Instant {
+        deadline - (HEADER_TIME - self.0.patience())
+    }
+}
+
+impl Timer for Patience {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+        TokioTimer::new().sleep(duration)
+    }
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+        TokioTimer::new().sleep_until(self.sooner(deadline))
+    }
+    fn reset(&self, sleep: &mut Pin<Box<dyn Sleep>>, deadline: Instant) {
+        TokioTimer::new().reset(sleep, self.sooner(deadline));
+    }
+    fn now(&self) -> Instant {
+        TokioTimer::new().now()
     }
 }
 
@@ -230,11 +282,11 @@ impl Pulse {
         self.requests.fetch_add(1, Ordering::Relaxed);
         Beat(self.clone())
     }
-    /// Ready when there has been no request for so long.
-    async fn idle(&self, time: Duration) {
+    /// Ready when there has been no request for as long as one in this standing may be idle.
+    async fn idle(&self, standing: &Standing) {
         loop {
-            tokio::time::sleep(time / 4).await;
-            if self.requests.load(Ordering::Relaxed) == 0 && self.since.lock().elapsed() >= time {
+            tokio::time::sleep(standing.patience() / 4).await;
+            if self.requests.load(Ordering::Relaxed) == 0 && self.since.lock().elapsed() >= standing.patience() {
                 return;
             }
         }

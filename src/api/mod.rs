@@ -28,7 +28,6 @@ use audit::Trail;
 use auth::rbac::Rbac;
 use auth::{Right, Verb, Why};
 use authority::Authority;
-use body::read;
 use failure::{Failure, bytes_response};
 use lane::Lane;
 use path::{Query, Route, Target};
@@ -140,7 +139,6 @@ impl Api {
         let (tunnels, rbac, memory) = (Tunnels::default(), Rbac::default(), authn::Memory::default());
         let documents = openapi::Documents::default();
         let sessions = Arc::new(Semaphore::new(SESSIONS));
-        let bookmark_every = watch::BOOKMARK_EVERY;
         let inner = Inner {
             store,
             clock,
@@ -154,7 +152,7 @@ impl Api {
             memory,
             settings,
             stopping,
-            bookmark_every,
+            bookmark_every: watch::BOOKMARK_EVERY,
         };
         Api { inner: Arc::new(inner) }
     }
@@ -243,6 +241,9 @@ impl Api {
             };
         }
         let identity = identity.ok_or_else(Failure::unauthorized)?.authenticated();
+        if let Some(standing) = parts.extensions.get::<Arc<listen::Standing>>() {
+            standing.introduced();
+        }
         trail.identity(&identity);
         let identity = self.impersonate(identity, &parts.headers)?;
         trail.identity(&identity);
@@ -271,8 +272,10 @@ impl Api {
                 self.authorize_review(&identity, review, &namespace)?;
                 match parts.method {
                     Method::POST => {
-                        let _place = self.inner.people.enter().await?;
-                        self.review(&identity, review, &namespace, &parts.headers, &read(body).await?).await
+                        let lane = &self.inner.people;
+                        let _place = lane.enter().await?;
+                        let (bytes, _turn) = lane.body(body).await?;
+                        self.review(&identity, review, &namespace, &parts.headers, &bytes).await
                     }
                     _ => Err(Failure::method_not_allowed()),
                 }
@@ -344,9 +347,9 @@ impl Api {
                 _ => self.components(verb, target, query, &parts.headers).await,
             };
         }
-        let bytes = match verb {
-            Verb::Get | Verb::List => Bytes::new(),
-            _ => read(body).await?,
+        let (bytes, _turn) = match verb {
+            Verb::Get | Verb::List => (Bytes::new(), None),
+            _ => lane.body(body).await.map(|(bytes, turn)| (bytes, Some(turn)))?,
         };
         let headers = &parts.headers;
         match (verb, target.subresource.as_str()) {

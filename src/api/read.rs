@@ -28,6 +28,12 @@ const CATCH_UP: Duration = Duration::from_secs(3);
 /// Lists are sent in pieces of about this many bytes.
 const PIECE: usize = 64 * 1024;
 
+#[cfg(test)]
+thread_local! {
+    /// How many objects selections were held against in this thread.
+    pub(super) static LOOKED_AT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// Which objects of a kind are meant.
 #[derive(Clone, Debug)]
 pub(super) struct Selection {
@@ -52,6 +58,8 @@ impl Selection {
     }
 
     pub(super) fn matches(&self, object: &Object) -> bool {
+        #[cfg(test)]
+        LOOKED_AT.set(LOOKED_AT.get() + 1);
         self.labels.matches(&object.meta) && self.fields.matches(object)
     }
 
@@ -71,18 +79,40 @@ impl Selection {
         }
     }
 
+    /// Whether an object is in the namespace that is meant.
+    fn in_place(&self, object: &Object) -> bool {
+        self.namespace.is_empty() || *object.key.namespace == *self.namespace
+    }
+
     /// The selected objects in a view, ordered by namespace and name.
     pub(super) fn find(&self, view: &View) -> Vec<Arc<Object>> {
-        let fits = |o: &&Arc<Object>| (self.namespace.is_empty() || *o.key.namespace == *self.namespace) && self.matches(o);
+        self.candidates(view, None).filter(|o| self.in_place(o) && self.matches(o)).cloned().collect()
+    }
+
+    /// As few objects as the store can tell apart from others, all that are selected among them, ordered by namespace and name. Only those
+    /// behind a name, if one is given.
+    fn candidates<'a>(&'a self, view: &'a View, after: Option<(&str, &str)>) -> Box<dyn Iterator<Item = &'a Arc<Object>> + 'a> {
+        let behind =
+            move |o: &&Arc<Object>, (namespace, name): (&str, &str)| (&*o.key.namespace, &*o.key.name) > (namespace, name);
         if let Some(name) = self.fields.exact("metadata.name")
             && (!self.namespace.is_empty() || !self.kind.namespaced)
         {
-            return view.get(&Key::new(self.kind, &self.namespace, name)).into_iter().filter(fits).cloned().collect();
+            let one = view.get(&Key::new(self.kind, &self.namespace, name));
+            return Box::new(
+                one.into_iter().filter(|o| after.is_none_or(|after| behind(o, after))).collect::<Vec<_>>().into_iter(),
+            );
         }
-        match self.index() {
-            Some((path, value)) => view.by_field(self.kind, path, value).filter(fits).cloned().collect(),
-            None if self.namespace.is_empty() => view.list(self.kind).filter(fits).cloned().collect(),
-            None => view.list_in(self.kind, &self.namespace).filter(fits).cloned().collect(),
+        match (self.index(), after) {
+            (Some((path, value)), None) => Box::new(view.by_field(self.kind, path, value)),
+            (Some((path, value)), Some((namespace, name))) => {
+                let after = (namespace.to_owned(), name.to_owned());
+                Box::new(view.by_field(self.kind, path, value).filter(move |o| behind(o, (&after.0, &after.1))))
+            }
+            (None, None) if self.namespace.is_empty() => Box::new(view.list(self.kind)),
+            (None, None) => Box::new(view.list_in(self.kind, &self.namespace)),
+            (None, Some((namespace, name))) => {
+                Box::new(view.list_after(self.kind, namespace, name).take_while(|o| self.in_place(o)))
+            }
         }
     }
 }
@@ -102,22 +132,56 @@ struct Continue {
     revision: Revision,
     namespace: String,
     name: String,
+    /// How many objects are still to come, where that was counted: it does not change, because the revision does not.
+    rest: Option<usize>,
 }
 
 impl Continue {
     fn encode(&self) -> String {
-        URL_SAFE_NO_PAD
-            .encode(json!({"v": "portolan/v1", "rv": self.revision, "ns": self.namespace, "name": self.name}).to_string())
+        URL_SAFE_NO_PAD.encode(
+            json!({"v": "portolan/v1", "rv": self.revision, "ns": self.namespace, "name": self.name, "rest": self.rest})
+                .to_string(),
+        )
     }
     fn decode(token: &str) -> Result<Continue, Failure> {
         let read = || {
             let value: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token).ok()?).ok()?;
             let text = |name: &str| value[name].as_str().map(str::to_owned);
             (value["v"] == "portolan/v1").then_some(())?;
-            Some(Continue { revision: value["rv"].as_u64()?, namespace: text("ns")?, name: text("name")? })
+            let rest = value["rest"].as_u64().and_then(|rest| rest.try_into().ok());
+            Some(Continue { revision: value["rv"].as_u64()?, namespace: text("ns")?, name: text("name")?, rest })
         };
         read().ok_or_else(|| Failure::bad_request("continue key is not valid: it was not made by this server"))
     }
+}
+
+/// Namespace and name.
+type Name = (Arc<str>, Arc<str>);
+
+/// The selected objects behind a name, in order, with some of them as they were before. Looks only at as many as are taken.
+fn as_it_was<'a>(
+    selection: &'a Selection,
+    view: &'a View,
+    undone: BTreeMap<Name, Option<Arc<Object>>>,
+    after: Option<(&str, &str)>,
+) -> impl Iterator<Item = Arc<Object>> + 'a {
+    let behind = |object: &Object| after.is_none_or(|after| (&*object.key.namespace, &*object.key.name) > after);
+    let fits = |object: &Arc<Object>| selection.in_place(object) && selection.matches(object);
+    let was = undone.values().flatten().filter(|o| behind(o) && fits(o)).cloned().collect::<Vec<_>>();
+    let mut was = was.into_iter().peekable();
+    let mut is =
+        selection.candidates(view, after).filter(move |o| !undone.contains_key(&name_of(o)) && fits(o)).cloned().peekable();
+    std::iter::from_fn(move || {
+        let earlier = match (was.peek(), is.peek()) {
+            (Some(was), Some(is)) => name_of(was) < name_of(is),
+            (was, _) => was.is_some(),
+        };
+        if earlier { was.next() } else { is.next() }
+    })
+}
+
+fn name_of(object: &Object) -> Name {
+    (object.key.namespace.clone(), object.key.name.clone())
 }
 
 /// Objects at one revision.
@@ -262,50 +326,54 @@ impl Api {
             None => None,
         };
         let past = past.filter(|_| !mutant::on(Mutant::PageOfNow));
-        let (revision, mut objects) = match past.filter(|r| *r < view.revision()) {
-            None => (view.revision(), selection.find(&view)),
-            Some(revision) => (revision, self.past(selection, &view, revision)?),
+        let past = past.filter(|r| *r < view.revision());
+        let revision = past.unwrap_or(view.revision());
+        let undone = match past {
+            None => BTreeMap::new(),
+            Some(revision) => self.undone(selection, &view, revision)?,
         };
-        if let Some(page) = &page {
-            let after = (page.namespace.as_str(), page.name.as_str());
-            let again = |o: &Object| mutant::on(Mutant::PageOverlap) && (&*o.key.namespace, &*o.key.name) == after;
-            objects.retain(|o| (&*o.key.namespace, &*o.key.name) > after || again(o));
+        let after = page.as_ref().map(|page| (page.namespace.as_str(), page.name.as_str()));
+        let mut found = as_it_was(selection, &view, undone, after);
+        let mut objects: Vec<Arc<Object>> = found.by_ref().take(if limit > 0 { limit } else { usize::MAX }).collect();
+        let more = limit > 0 && found.next().is_some();
+        // As in Kubernetes, not with a selector, where other stores could not know it. Counted once: each page would otherwise cost as
+        // much as all of them.
+        let counted = more && selection.labels.is_everything() && selection.fields.is_everything();
+        let rest = match page.as_ref().and_then(|page| page.rest) {
+            _ if !counted => None,
+            Some(rest) => Some(rest.saturating_sub(objects.len())),
+            None => Some(1 + found.count()),
+        };
+        if mutant::on(Mutant::PageOverlap)
+            && let Some((namespace, name)) = after
+            && let Some(again) = view.get(&Key::new(selection.kind, namespace, name))
+        {
+            objects.insert(0, again.clone());
         }
-        let rest = if limit > 0 { objects.len().saturating_sub(limit) } else { 0 };
-        objects.truncate(objects.len() - rest);
-        let next = objects.last().filter(|_| rest > 0).map(|last| {
-            Continue { revision, namespace: last.key.namespace.to_string(), name: last.key.name.to_string() }.encode()
+        let next = objects.last().filter(|_| more).map(|last| {
+            let (namespace, name) = (last.key.namespace.to_string(), last.key.name.to_string());
+            Continue { revision, namespace, name, rest }.encode()
         });
-        // As in Kubernetes, not with a selector, where other stores could not know it.
-        let counted = rest > 0 && selection.labels.is_everything() && selection.fields.is_everything();
-        Ok(Listing { revision, objects, next, remaining: counted.then_some(rest) })
+        Ok(Listing { revision, objects, next, remaining: rest })
     }
 
-    /// The selected objects as they were: the state of now with everything undone that happened since.
-    fn past(&self, selection: &Selection, view: &View, revision: Revision) -> Result<Vec<Arc<Object>>, Failure> {
-        let changes = self.store().changes(revision).map_err(|_| {
+    /// What has to be undone in a view to see it as it was at a revision: for each object of the kind that was written since, what it was
+    /// then.
+    fn undone(
+        &self,
+        selection: &Selection,
+        view: &View,
+        revision: Revision,
+    ) -> Result<BTreeMap<Name, Option<Arc<Object>>>, Failure> {
+        let changes = self.store().changes_of(selection.kind, revision).map_err(|_| {
             Failure::expired("The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.")
         })?;
-        let mut then: BTreeMap<(Arc<str>, Arc<str>), Arc<Object>> = BTreeMap::new();
-        for object in selection.find(view) {
-            then.insert((object.key.namespace.clone(), object.key.name.clone()), object);
+        let mut then = BTreeMap::new();
+        for change in changes.into_iter().filter(|c| c.revision <= view.revision()) {
+            // What stood before the first of them.
+            then.entry((change.key.namespace, change.key.name)).or_insert(change.old);
         }
-        // Newest first: what remains is what stood before the first of them.
-        for change in changes.iter().rev().filter(|c| c.key.kind == selection.kind && c.revision <= view.revision()) {
-            let name = (change.key.namespace.clone(), change.key.name.clone());
-            match &change.old {
-                Some(old)
-                    if selection.matches(old)
-                        && (selection.namespace.is_empty() || *old.key.namespace == *selection.namespace) =>
-                {
-                    then.insert(name, old.clone());
-                }
-                _ => {
-                    then.remove(&name);
-                }
-            }
-        }
-        Ok(then.into_values().collect())
+        Ok(then)
     }
 
     /// One object, in the words of `kind` and in the form that the client wants.

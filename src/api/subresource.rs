@@ -57,7 +57,7 @@ impl Api {
                         *part(&mut value, scale_paths(kind).0) = replicas.into();
                         let manager = &ask.options.manager;
                         managed::track(kind, Some(&before), &mut value, manager, managed::Operation::Update, Some("scale"), now);
-                        let next = admit::update_as(kind.rules(), old, value, None, now).map_err(|r| Failure::invalid(&r))?;
+                        let next = admit::update_from(kind.rules(), old, &before, value, None, now).map_err(|r| Failure::invalid(&r))?;
                         Ok((next.map_or(Next::Unchanged, Next::Write), Vec::new()))
                     })
                     .await?;
@@ -191,7 +191,7 @@ fn scale_of(kind: &Kind, object: &Object) -> Value {
     let selector = &value["spec"]["selector"];
     // The oldest of them only names labels.
     let selector =
-        if object.key.kind.kind == "ReplicationController" { json!({"matchLabels": selector}) } else { selector.clone() };
+        if object.key.kind.is("", "ReplicationController") { json!({"matchLabels": selector}) } else { selector.clone() };
     if kind.custom.is_none()
         && let Ok(typed) = serde_json::from_value(selector)
     {

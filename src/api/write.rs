@@ -30,6 +30,9 @@ const TRIES: usize = 8;
 /// The longest list of operations in a JSON patch: more is an attack on our memory (CVE-2019-1002100).
 const PATCH_OPERATIONS: usize = 10_000;
 
+/// The largest object, in bytes. Bodies are bounded, but patch after patch could add to what is there. (Kubernetes keeps half of that.)
+const OBJECT_MAX: usize = body::BODY_MAX;
+
 /// The parts of a write that are the same at every try.
 pub(super) struct Ask<'a> {
     pub(super) identity: &'a Identity,
@@ -135,6 +138,7 @@ impl Api {
             let uid = new_uid();
             admit::assign(kind, &mut value, None, &uid, &self.store().view()).map_err(|r| Failure::invalid(&r))?;
             let draft = admit::create(kind, value, &Stamp { uid, now }).map_err(|r| Failure::invalid(&r))?;
+            check_size(None, &draft)?;
             self.check_write(ask.identity, ask.target, None, &draft)?;
             let mut txn = Txn::new();
             if kind.namespaced {
@@ -212,6 +216,7 @@ impl Api {
                     return Ok(Ok((old, warnings)));
                 }
                 Next::Write(draft) => {
+                    check_size(Some(&old), &draft)?;
                     self.check_write(ask.identity, ask.target, Some(&old), &draft)?;
                     if ask.options.dry_run {
                         return Ok(Err(Box::new(self.would(200, ask, &draft, Some(&old), &warnings))));
@@ -264,22 +269,21 @@ impl Api {
         self.changed(ask, named.is_none(), |old| {
             check_version(old, named)?;
             check_uid(old, &value)?;
-            Ok((self.next_version(ask, old, value.clone())?, warnings.clone()))
+            Ok((self.next_version(ask, old, &old.value(), value.clone())?, warnings.clone()))
         })
         .await
     }
 
-    /// The version that follows `old` when a client wants `wanted`: defaults, ownership of fields, rules.
-    fn next_version(&self, ask: &Ask<'_>, old: &Arc<Object>, mut wanted: Value) -> Result<Next, Failure> {
+    /// The version that follows `old`, which is `before`, when a client wants `wanted`: defaults, ownership of fields, rules.
+    fn next_version(&self, ask: &Ask<'_>, old: &Arc<Object>, before: &Value, mut wanted: Value) -> Result<Next, Failure> {
         let now = self.now();
         let (kind, subresource) = (ask.target.kind.rules(), ask.subresource());
         admit::prepare(kind, &mut wanted);
-        let before = old.value();
-        managed::track(kind, Some(&before), &mut wanted, &ask.options.manager, managed::Operation::Update, subresource, now);
+        managed::track(kind, Some(before), &mut wanted, &ask.options.manager, managed::Operation::Update, subresource, now);
         if subresource.is_none() {
-            self.assign(old, &before, &mut wanted)?;
+            self.assign(old, before, &mut wanted)?;
         }
-        match admit::update_as(kind, old, wanted, subresource, now).map_err(|r| Failure::invalid(&r))? {
+        match admit::update_from(kind, old, before, wanted, subresource, now).map_err(|r| Failure::invalid(&r))? {
             Some(draft) => Ok(Next::Write(draft)),
             None => Ok(Next::Unchanged),
         }
@@ -316,11 +320,13 @@ impl Api {
         }
         let named = version(patch["metadata"]["resourceVersion"].as_str().unwrap_or(""))?.filter(|r| *r > 0);
         self.changed(ask, named.is_none(), |old| {
-            let before = kind.show(old.value());
+            let before = old.value();
+            let in_other_words = kind.alias.is_some().then(|| kind.show(before.clone()));
+            let shown = in_other_words.as_ref().unwrap_or(&before);
             let patched = match sort.as_str() {
-                "application/json-patch+json" => patch::json_patch(&before, &patch),
-                "application/merge-patch+json" => patch::merge_patch(&before, &patch),
-                _ => patch::strategic(kind, &before, &patch),
+                "application/json-patch+json" => patch::json_patch(shown, &patch),
+                "application/merge-patch+json" => patch::merge_patch(shown, &patch),
+                _ => patch::strategic(kind, shown, &patch),
             };
             let mut value = patched.map_err(|e| match e {
                 PatchError::Malformed(why) => Failure::bad_request(why),
@@ -333,7 +339,7 @@ impl Api {
             // A patch that says nothing of the version carries the one that it was applied to.
             check_version(old, version(value["metadata"]["resourceVersion"].as_str().unwrap_or(""))?.filter(|r| *r > 0))?;
             check_uid(old, &value)?;
-            Ok((self.next_version(ask, old, kind.store(value))?, warnings))
+            Ok((self.next_version(ask, old, &before, kind.store(value))?, warnings))
         })
         .await
     }
@@ -384,14 +390,11 @@ impl Api {
                     if ask.subresource().is_none() {
                         self.assign(old, &before, &mut value)?;
                     }
-                    Ok(
-                        match admit::update_as(kind, old, value, ask.subresource(), self.now())
-                            .map_err(|r| Failure::invalid(&r))?
-                        {
-                            Some(draft) => (Next::Write(draft), warnings.clone()),
-                            None => (Next::Unchanged, warnings.clone()),
-                        },
-                    )
+                    let next = admit::update_from(kind, old, &before, value, ask.subresource(), self.now());
+                    Ok(match next.map_err(|r| Failure::invalid(&r))? {
+                        Some(draft) => (Next::Write(draft), warnings.clone()),
+                        None => (Next::Unchanged, warnings.clone()),
+                    })
                 })
                 .await;
             match done {
@@ -409,7 +412,7 @@ impl Api {
         let (object, removed) = self.remove(ask, &options).await?;
         Ok(match removed {
             // A pod is answered with itself: clients that wait for it want its uid and its grace.
-            true if kind.plural != "pods" => json_response(200, &success(kind, &ask.target.name, &object.meta.uid)),
+            true if !kind.is("", "Pod") => json_response(200, &success(kind, &ask.target.name, &object.meta.uid)),
             _ => self.object_response(200, ask.form, kind, &object),
         })
     }
@@ -418,7 +421,7 @@ impl Api {
     pub(super) async fn remove(&self, ask: &Ask<'_>, options: &DeleteOptions) -> Result<(Arc<Object>, bool), Failure> {
         let kind = ask.target.kind;
         let name = ask.target.name.as_str();
-        if kind.plural == "namespaces" && kind.group.is_empty() && matches!(name, "default" | "kube-system" | SYSTEM_NAMESPACE) {
+        if kind.is("", "Namespace") && matches!(name, "default" | "kube-system" | SYSTEM_NAMESPACE) {
             return Err(Failure::forbidden(kind, name, "this namespace may not be deleted"));
         }
         let plan = |old: &Arc<Object>| {
@@ -426,7 +429,7 @@ impl Api {
             let field = |path: &str| kind.selectable.iter().position(|s| *s == path).map_or("", |n| old.meta.fields[n].as_str());
             // Nobody runs it, or nobody runs it any more: there is nothing to wait for.
             let idle = || field("spec.nodeName").is_empty() || matches!(field("status.phase"), "Succeeded" | "Failed");
-            if kind.plural == "pods" && kind.group.is_empty() && idle() {
+            if kind.is("", "Pod") && idle() {
                 options.grace_seconds = Some(0);
             }
             let next = match admit::delete(old, &options, self.now()).map_err(|e| Failure::not_deleted(kind, name, &e))? {
@@ -535,6 +538,14 @@ fn place(target: &Target, value: &mut Value) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// Refuses to keep what is too large. What is too large already may shrink, and may go.
+fn check_size(old: Option<&Object>, new: &Draft) -> Result<(), Failure> {
+    match new.size() > OBJECT_MAX && !new.meta.deleting() && old.is_none_or(|old| new.size() >= old.json().len()) {
+        true => Err(Failure::too_large(OBJECT_MAX)),
+        false => Ok(()),
+    }
 }
 
 fn check_version(old: &Object, named: Option<u64>) -> Result<(), Failure> {

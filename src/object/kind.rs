@@ -141,6 +141,10 @@ impl Kind {
     pub fn all_stored() -> impl Iterator<Item = &'static Kind> {
         KINDS.iter().filter(|kind| kind.alias.is_none())
     }
+    /// Whether this is the kind of that name in that group: others may have a kind of the same name.
+    pub fn is(&self, group: &str, kind: &str) -> bool {
+        self.group == group && self.kind == kind
+    }
     /// The row for a manifest's `apiVersion` and `kind`.
     pub fn of(api_version: &str, kind: &str) -> Option<&'static Kind> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));

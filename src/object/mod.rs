@@ -28,7 +28,7 @@ pub mod stream;
 pub mod time;
 
 #[cfg(test)]
-mod robust;
+pub(crate) mod robust;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -155,6 +155,12 @@ fn field_text(value: &Value, path: &str) -> String {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How often this thread decoded an object.
+    pub(crate) static DECODED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// One immutable version of one object. Shared as `Arc<Object>`.
 pub struct Object {
     /// Kind, namespace and name.
@@ -174,6 +180,8 @@ impl Object {
     }
     /// The object as a JSON tree. Decodes anew at each call.
     pub fn value(&self) -> Value {
+        #[cfg(test)]
+        DECODED.set(DECODED.get() + 1);
         serde_json::from_slice(&self.json).expect("stored bytes were written by us")
     }
     /// The typed object, decoded once in a while and shared ([`decoded`]). An error names the object, so that one bad object cannot stop a loop.
@@ -308,6 +316,10 @@ impl Draft {
         json.extend_from_slice(digits.as_bytes());
         json.extend_from_slice(&self.json[self.splice..]);
         Object { key: self.key, revision, meta: self.meta, json: json.into(), typed: Arc::default() }
+    }
+    /// How many bytes it is long, but for its revision's digits.
+    pub fn size(&self) -> usize {
+        self.json.len()
     }
     /// The draft as a JSON tree (with an empty `resourceVersion`).
     pub fn value(&self) -> Value {

@@ -1,12 +1,35 @@
-//! Whatever a client or a file says, nothing here panics: documents with something wrong in any place go through every door.
+//! Whatever a client or a file says, nothing here panics, and nothing takes longer than it is long: documents with something wrong in any
+//! place, texts of any sort and very long lists go through every door.
+//!
+//! All tests of this sort run for a moment in `make test`, each time with the same chance; with `FUZZ=100` a hundred times as long, with
+//! chance of their own. Requests are made of all this in `api::tests::hostile`.
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use serde_json::{Value, json};
 
 use super::admit::{self, Coerce, Stamp};
 use super::custom::{Definition, definitions};
 use super::patch::{self, apply, managed};
+use super::selector::{FieldSelector, LabelSelector};
 use super::{KINDS, Kind, Object};
+
+mod tests;
+
+/// How many times as long as in `make test` somebody wants to look: what the variable `FUZZ` says.
+pub(crate) fn times() -> Option<u32> {
+    std::env::var("FUZZ").ok().map(|text| text.parse().expect("FUZZ is a number: how many times as long to look for mistakes"))
+}
+
+/// So many cases, of the same chance each time; or many more, of their own.
+pub(crate) fn cases(usual: u32) -> ProptestConfig {
+    let config =
+        ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(usual.saturating_mul(times().unwrap_or(1))) };
+    match times() {
+        Some(_) => config,
+        None => ProptestConfig { rng_seed: RngSeed::Fixed(0x5eed), ..config },
+    }
+}
 
 fn documents() -> Vec<(&'static str, Value)> {
     let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": {
@@ -47,7 +70,7 @@ fn documents() -> Vec<(&'static str, Value)> {
 }
 
 /// A manifest of every other kind: those that the tests of kubectl apply.
-fn manifests() -> Vec<(&'static Kind, Value)> {
+pub(crate) fn manifests() -> Vec<(&'static Kind, Value)> {
     const TEXTS: &[&str] = &[
         include_str!("../../tests/kinds/controllerrevision.yaml"),
         include_str!("../../tests/kinds/cronjob.yaml"),
@@ -272,7 +295,7 @@ fn an_ordinary_definition_and_an_object() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(cases(400))]
     #[test]
     fn no_definition_panics(
         route in proptest::collection::vec(0..20usize, 0..14), junk in junk(), then in proptest::collection::vec(0..20usize, 0..6), more in junk(),
@@ -303,5 +326,130 @@ proptest! {
         let mut spoilt = whole.clone();
         spoil(&mut spoilt, &route, &junk);
         everything(kind, &whole, &spoilt);
+    }
+}
+
+/// Texts that look like something, made of pieces of what is looked for.
+fn texts() -> impl Strategy<Value = String> {
+    const PIECES: &[&str] = &[
+        "a",
+        "b",
+        "app",
+        "metadata",
+        "name",
+        "spec",
+        "nodeName",
+        ".",
+        "/",
+        "=",
+        "==",
+        "!=",
+        "!",
+        ",",
+        ">",
+        "<",
+        "(",
+        ")",
+        " ",
+        " in ",
+        " notin ",
+        "in(",
+        "[",
+        "]",
+        "'",
+        "\"",
+        "\\",
+        "$",
+        "$(",
+        "$$",
+        "{",
+        "}",
+        "labels",
+        "annotations",
+        "['",
+        "']",
+        "0",
+        "1",
+        "-",
+        "+",
+        "e",
+        "E",
+        "Ki",
+        "Ei",
+        "m",
+        "n",
+        "%",
+        "*",
+        "?",
+        "1e999",
+        "0x",
+        "9223372036854775808",
+        "*/",
+        "@daily",
+        "L",
+        "W",
+        "#",
+        "TZ=",
+        "Mon",
+        ":",
+        "T",
+        "Z",
+        "2026-11-21",
+        "10:00:00",
+        "\0",
+        "\n",
+        "\u{202e}",
+        "ü",
+        "🚢",
+        "a.b/c",
+        "~1",
+        "~0",
+        "f:",
+        "k:{",
+        "v:",
+        "i:",
+    ];
+    prop_oneof![
+        prop::collection::vec(prop::sample::select(PIECES), 0..14).prop_map(|pieces| pieces.concat()),
+        "\\PC{0,40}",
+        prop::collection::vec(any::<char>(), 0..12).prop_map(|chars| chars.into_iter().collect::<String>()),
+    ]
+}
+
+proptest! {
+    #![proptest_config(cases(2000))]
+    #[test]
+    fn any_text_is_something_or_an_error(text in texts(), other in texts(), which in 0..KINDS.len()) {
+        let kind = &KINDS[which];
+        let labels = std::collections::BTreeMap::from([(text.clone(), other.clone()), ("app".to_owned(), text.clone())]);
+        for selector in [text.clone(), format!("app={text}"), format!("{text} in ({other},{text})")] {
+            if let Ok(selector) = LabelSelector::parse(&selector) {
+                selector.matches_labels(&labels);
+            }
+        }
+        for operator in ["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt", text.as_str()] {
+            let _ = LabelSelector::everything().and(&text, operator, std::slice::from_ref(&other));
+        }
+        for path in kind.selectable.iter().copied().chain(["metadata.name", "metadata.namespace", text.as_str()]) {
+            for relation in ["=", "==", "!=", ""] {
+                let _ = FieldSelector::parse(kind, &format!("{path}{relation}{other}"));
+            }
+        }
+        let _ = text.parse::<super::quantity::Quantity>().map(|quantity| quantity.to_string());
+        let _ = super::cron::Schedule::parse(&text);
+        let target = json!({"a": {"b": [1, {"c": null}]}, "~": {"": 0}, text.clone(): {other.clone(): [text]}});
+        for op in ["add", "remove", "replace", "move", "copy", "test", &other] {
+            for path in [text.clone(), format!("/{text}"), format!("/{text}/{other}/0"), format!("/a/b/{text}")] {
+                let patch = json!([{"op": op, "path": path, "from": format!("/{text}"), "value": {"x": 1}}]);
+                let _ = patch::json_patch(&target, &patch);
+            }
+        }
+        // Whatever managers are said to have, in whatever words.
+        let live = json!({"metadata": {"name": "a", "namespace": "b", "managedFields": [
+            {"manager": &text, "operation": &other, "fieldsV1": {&text: {&other: {".": {}}}, "f:data": {format!("k:{text}"): {}, format!("v:{text}"): {}}}}]},
+            "data": {&text: &other}});
+        let map = KINDS.iter().find(|k| k.kind == "ConfigMap").unwrap();
+        let _ = apply::apply(map, Some(&live), &json!({"data": {&other: &text}}), &text, false, jiff::Timestamp::UNIX_EPOCH);
+        let _ = apply::apply(map, Some(&live), &json!({"data": {&other: &text}}), &text, true, jiff::Timestamp::UNIX_EPOCH);
     }
 }

@@ -220,8 +220,10 @@ fn unknown(version: &str, name: &str) -> (&'static str, String, Option<String>) 
         let served = same.iter().map(|k| k.api_version()).collect::<Vec<_>>().join(" or ");
         return ("apiVersion", format!("there is no {name} in {version:?}"), Some(format!("did you mean `{served}`?")));
     }
+    // What is longer than any kind is near to none, and to compare it takes as long as it is.
+    let close = KINDS.iter().filter(|k| k.kind.len().abs_diff(name.len()) <= 3);
     let near = |k: &&Kind| strsim::damerau_levenshtein(&k.kind.to_lowercase(), &name.to_lowercase());
-    let nearest = KINDS.iter().map(|k| (near(&k), k)).min_by_key(|(d, _)| *d).filter(|(d, _)| *d <= (name.len() / 3).clamp(1, 3));
+    let nearest = close.map(|k| (near(&k), k)).min_by_key(|(d, _)| *d).filter(|(d, _)| *d <= (name.len() / 3).clamp(1, 3));
     let hint = match nearest {
         Some((_, kind)) => Some(format!("did you mean `{}` ({})?", kind.kind, kind.api_version())),
         None if matches!(name, "Kustomization" | "Chart") => {

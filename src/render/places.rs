@@ -146,7 +146,25 @@ enum Shape {
         plain: bool,
     },
     List(Vec<Rc<Node>>),
-    Map(Vec<(String, Place, Rc<Node>)>),
+    Map(Entries),
+}
+
+/// The entries of a map.
+#[derive(Debug, Default)]
+struct Entries {
+    /// The place of each key and its value; of a key that is there twice, the first.
+    named: BTreeMap<String, (Place, Rc<Node>)>,
+    /// What `<<` merges in.
+    merged: Vec<Rc<Node>>,
+}
+
+impl Entries {
+    fn add(&mut self, name: String, at: Place, node: Rc<Node>) {
+        if name == "<<" {
+            self.merged.push(node.clone());
+        }
+        self.named.entry(name).or_insert((at, node));
+    }
 }
 
 /// A list or map that has begun.
@@ -169,7 +187,7 @@ impl Places {
             let done = match event {
                 Event::Scalar(text, style, anchor, tag) => {
                     if let Some(Open { shape: Shape::Map(entries), key: key @ None, .. }) = open.last_mut() {
-                        if let Some((_, first, _)) = entries.iter().find(|(k, _, _)| *k == text) {
+                        if let Some((first, _)) = entries.named.get(&*text) {
                             places.duplicates.push((text.to_string(), at, *first));
                         }
                         *key = Some((text.into_owned(), at));
@@ -187,7 +205,7 @@ impl Places {
                     None
                 }
                 Event::MappingStart(anchor, _) => {
-                    open.push(Open { at, anchor, shape: Shape::Map(Vec::new()), key: None });
+                    open.push(Open { at, anchor, shape: Shape::Map(Entries::default()), key: None });
                     None
                 }
                 Event::SequenceEnd | Event::MappingEnd => {
@@ -206,7 +224,7 @@ impl Places {
                     None => places.root = Some(node),
                     Some(Open { shape: Shape::List(items), .. }) => items.push(node),
                     Some(Open { shape: Shape::Map(entries), key, .. }) => match key.take() {
-                        Some((name, at)) => entries.push((name, at, node)),
+                        Some((name, at)) => entries.add(name, at, node),
                         // A list or map as a key: nothing that a manifest can mean.
                         None => *key = Some((String::new(), node.at)),
                     },
@@ -222,7 +240,7 @@ impl Places {
                 Some(Open { shape: Shape::List(items), .. }) => items.push(node),
                 Some(Open { shape: Shape::Map(entries), key, .. }) => {
                     if let Some((name, at)) = key.take() {
-                        entries.push((name, at, node));
+                        entries.add(name, at, node);
                     }
                 }
                 Some(_) => {}
@@ -271,13 +289,13 @@ impl Places {
 /// An entry of a map, its own or one that it merges in with `<<`.
 fn entry<'a>(node: &'a Rc<Node>, name: &str, depth: usize) -> Option<(Place, &'a Rc<Node>)> {
     let Shape::Map(entries) = &node.shape else { return None };
-    if let Some((_, at, value)) = entries.iter().find(|(k, _, _)| k == name) {
+    if let Some((at, value)) = entries.named.get(name) {
         return Some((*at, value));
     }
     if depth > 8 {
         return None;
     }
-    entries.iter().filter(|(k, _, _)| k == "<<").find_map(|(_, _, merged)| match &merged.shape {
+    entries.merged.iter().find_map(|merged| match &merged.shape {
         Shape::List(items) => items.iter().find_map(|i| entry(i, name, depth + 1)),
         _ => entry(merged, name, depth + 1),
     })

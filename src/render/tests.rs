@@ -3,8 +3,10 @@
 use std::time::Instant;
 
 use expect_test::{Expect, expect};
+use proptest::prelude::*;
 
 use super::*;
+use crate::object::robust::cases;
 
 /// A tree from text: `# file NAME` begins a file.
 fn tree(text: &str) -> Tree {
@@ -404,6 +406,92 @@ fn attack_a_names_links_and_submodules() {
         web.yaml: its name differs from "Web.yaml" only in case, so many machines cannot hold both
     "#]]
     .assert_eq(&shown(&render(&tree, &Options::default())));
+}
+
+/// A manifest in which every sort of thing is written in every way.
+const MANY_WAYS: &str = "\
+# a comment
+%YAML 1.2
+---
+apiVersion: v1
+kind: List
+items:
+- &pod
+  apiVersion: v1
+  kind: Pod
+  metadata: {name: \"a\", namespace: 'shop', labels: {app: web, on: \"yes\"}}
+  spec: &spec
+    containers:
+    - name: c
+      image: >-
+        i
+      command: [sh, -c, |
+        one
+        two
+      ]
+      ports: [{containerPort: 0x50}]
+- <<: *pod
+  metadata: {name: b, namespace: shop}
+---
+{\"apiVersion\": \"v1\", \"kind\": \"ConfigMap\", \"metadata\": {\"name\": \"j\"}, \"data\": {\"k\": \"v\"}}
+...
+---
+? apiVersion
+: v1
+? kind
+: Secret
+metadata: !!map {name: s}
+stringData: {n: \"0644\"}
+";
+
+proptest! {
+    #![proptest_config(cases(300))]
+    /// Whatever is in a file, it is objects or problems with places.
+    #[test]
+    fn any_text_is_objects_or_problems(
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), 0usize..40, prop::sample::select(vec![
+            "", "-", "- ", "? ", ": ", "&a ", "*a", "<<: *pod\n", "{", "}", "[", "]", ",", "\"", "'", "|\n", ">\n", "#", "!!str ", "!x ", "---\n", "...\n",
+            "\t", "\n", "  ", "\u{feff}", "\0", "%", "~", "null", "1e999", ".inf", "\\u0000", "ü", "\r\n",
+        ])), 0..6),
+        json in any::<bool>(),
+    ) {
+        let mut text = MANY_WAYS.as_bytes().to_vec();
+        for (at, cut, put) in changes {
+            let at = at.index(text.len() + 1);
+            text.splice(at..(at + cut).min(text.len()), put.bytes());
+        }
+        let mut files = Tree::default();
+        add(&mut files, if json { "a.json" } else { "a.yaml" }, &text);
+        match render(&files, &Options::default()) {
+            Ok(rendered) => prop_assert_eq!(render(&files, &Options::default()).unwrap().digest, rendered.digest),
+            Err(problems) => prop_assert!(!problems.is_empty() && problems.iter().all(|p| &*p.origin.file == "a.yaml" || json)),
+        }
+    }
+}
+
+/// A file with very many of something, and something wrong with it, is a second and not an hour.
+#[test]
+#[allow(clippy::disallowed_methods)] // only a test may look at the clock here
+fn long_files_take_no_longer_than_they_are_long() {
+    let keys: String = (0..60_000).map(|n| format!("  k{n}: v\n")).collect();
+    let unknown: String = (0..30_000).map(|n| format!("  u{n}: v\n")).collect();
+    let bad_labels: String = (0..30_000).map(|n| format!("    -k{n}: v\n")).collect();
+    let merges: String =
+        (0..9).map(|n| format!("m{}: &m{} {{<<: [{}]}}\n", n + 1, n + 1, vec![format!("*m{n}"); 4].join(", "))).collect();
+    let files = [
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\nwrong: 1\ndata:\n{keys}"),
+        format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec:\n{unknown}"),
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n  labels:\n{bad_labels}"),
+        format!("apiVersion: v1\nkind: {}\nmetadata: {{name: a}}\n", "K".repeat(900_000)),
+        format!("apiVersion: v1\nkind: Pod\nm0: &m0 {{a: b}}\n{merges}spec: {{<<: *m9, wrong: 1}}\n"),
+    ];
+    for text in files {
+        let begin = Instant::now();
+        let mut tree = Tree::default();
+        add(&mut tree, "a.yaml", text.as_bytes());
+        assert!(render(&tree, &Options::default()).is_err());
+        assert!(begin.elapsed().as_secs() < 20, "{text:.60}: {:?}", begin.elapsed());
+    }
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub use watch::{Ended, Scope, Watch};
 pub use writer::Broken;
 
 use crate::mutant::{self, Mutant};
-use crate::object::{Key, Object, Revision};
+use crate::object::{Key, Kind, Object, Revision};
 use engine::EngineError;
 use history::History;
 use watch::Hub;
@@ -146,6 +146,11 @@ impl Store {
     /// all there.
     pub fn changes(&self, after: Revision) -> Result<Vec<Change>, Compacted> {
         Ok(self.inner.head.lock().history.after(after)?.cloned().collect())
+    }
+
+    /// The same of one kind.
+    pub fn changes_of(&self, kind: &'static Kind, after: Revision) -> Result<Vec<Change>, Compacted> {
+        Ok(self.inner.head.lock().history.after(after)?.filter(|change| change.key.kind == kind).cloned().collect())
     }
 
     /// Shows the newest revision as it moves. Wakes loops.

@@ -364,8 +364,18 @@ fn filters() -> Vec<(Filter, Style)> {
     ]
 }
 
+/// `FUZZ=100` plays it a hundred times, `FUZZ_SEED=7` with other choices.
 #[test]
 fn wa_st4_a_server_that_is_killed_again_and_again_tells_the_truth() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let first = number("FUZZ_SEED").unwrap_or(1);
+    for seed in first..first + number("FUZZ").unwrap_or(1) {
+        eprintln!("FUZZ_SEED={seed}");
+        play(seed);
+    }
+}
+
+fn play(seed: u64) {
     let mut cluster = Cluster::start("127.0.0.1", &["--keep-changes", &KEEP.to_string()]);
     let kubeconfig = std::fs::read_to_string(cluster.kubeconfig()).unwrap();
     let notes = Arc::new(Notes {
@@ -381,7 +391,6 @@ fn wa_st4_a_server_that_is_killed_again_and_again_tells_the_truth() {
         wrong: Mutex::default(),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let seed = u64::from(std::process::id());
     let client = || runtime.block_on(connect(&kubeconfig));
     let made = runtime.block_on(ask(&client(), "POST /api/v1/namespaces", "", &json!({"metadata": {"name": "shop"}})));
     assert_eq!(made.unwrap().0, 201);

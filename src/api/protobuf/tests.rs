@@ -7,7 +7,7 @@ use serde_json::json;
 use super::wire::Writer;
 use super::*;
 use crate::object::schema::{self, Form, Type};
-use crate::object::{KINDS, ours};
+use crate::object::{KINDS, ours, robust};
 
 fn message() -> Writer {
     Writer::default()
@@ -252,6 +252,7 @@ fn every_type_of_the_table_is_in_it() {
 }
 
 proptest! {
+    #![proptest_config(robust::cases(2000))]
     /// Whatever comes, it ends, and it does not panic.
     #[test]
     fn broken_bodies(changes in proptest::collection::vec((any::<u16>(), any::<u8>()), 0..20), cut in any::<u16>(), kind in 0usize..1000) {

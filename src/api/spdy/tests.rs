@@ -149,6 +149,7 @@ fn answers_can_be_unpacked() {
 }
 
 proptest! {
+    #![proptest_config(crate::object::robust::cases(500))]
     #[test]
     fn any_bytes_are_frames_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..2000), size in 1usize..100) {
         decode(&bytes, size);

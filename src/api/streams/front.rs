@@ -41,7 +41,7 @@ impl Front {
         let upgrade = WebSocketUpgrade::from_request_parts(parts, &())
             .await
             .map_err(|_| Failure::bad_request("Upgrade request required: a WebSocket or SPDY/3.1"))?;
-        let upgrade = upgrade.max_message_size(MESSAGE_MAX).protocols(websocket.to_vec());
+        let upgrade = upgrade.max_message_size(MESSAGE_MAX).max_frame_size(MESSAGE_MAX).protocols(websocket.to_vec());
         Ok(Front::WebSocket { upgrade: Box::new(upgrade), protocol: protocol? })
     }
 }

@@ -141,6 +141,34 @@ async fn e_credentials_in_the_wrong_place() {
     }
 }
 
+/// Whoever has shown a token that was good is known on that connection, over each protocol: its pauses are those of common clients. A
+/// stranger's are short.
+#[tokio::test]
+async fn e_a_token_makes_a_stranger_known() {
+    use tokio::io::AsyncReadExt;
+    let w = world();
+    super::tunnelling::real_clock(&w);
+    w.account("ci").await;
+    let good = w.account_token(json!({})).await;
+    let address = w.listen().await;
+    let ask = |token: &str| format!("GET /api HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n");
+    let read = async |stream: &mut tokio_rustls::client::TlsStream<tokio::net::TcpStream>, token: &str| {
+        let head = super::tunnelling::raw(stream, &ask(token)).await;
+        let length =
+            head.to_lowercase().split("content-length: ").nth(1).map_or(0, |rest| rest.lines().next().unwrap().parse().unwrap());
+        stream.read_exact(&mut vec![0; length]).await.unwrap();
+        head
+    };
+    let mut known = w.connect(address, None).await.unwrap();
+    assert!(read(&mut known, &good).await.starts_with("HTTP/1.1 200"));
+    let mut stranger = w.connect(address, None).await.unwrap();
+    assert!(read(&mut stranger, "nonsense").await.starts_with("HTTP/1.1 401"));
+    let mut byte = [0];
+    let cut = tokio::time::timeout(std::time::Duration::from_secs(20), stranger.read(&mut byte)).await;
+    assert!(matches!(cut, Ok(Ok(0) | Err(_))), "a stranger that says nothing may stay: {cut:?}");
+    assert!(read(&mut known, &good).await.starts_with("HTTP/1.1 200"), "it was taken for a stranger");
+}
+
 /// CVE-2020-8827, CVE-2024-21652, CVE-2024-21662: guessing is slow, and failing does not make it faster; who is known is not held up.
 #[tokio::test]
 async fn e_guessing_is_limited_by_address() {

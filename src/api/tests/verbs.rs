@@ -353,6 +353,69 @@ async fn lists() {
     assert_eq!(list("").await.names(), ["m22"]);
 }
 
+/// Who reads a long list in pages looks at each object about once, not at all of them for each page; also when much happens meanwhile.
+#[tokio::test]
+async fn all_pages_cost_as_much_as_one_list() {
+    use super::super::read::LOOKED_AT;
+    const COUNT: usize = 1000;
+    let w = world();
+    let now = "2026-11-21T10:00:00Z".parse().unwrap();
+    let mut txn = Txn::new();
+    for n in 0..COUNT {
+        let stamp = Stamp { uid: new_uid(), now };
+        let map = json!({"metadata": {"name": format!("m{n:04}"), "namespace": "default"}});
+        txn.create(admit::create(kind_of::<core::ConfigMap>(), map, &stamp).unwrap());
+    }
+    w.store.commit(txn).unwrap();
+    for (query, all) in [("?limit=10", COUNT), ("?limit=10&labelSelector=!none", COUNT)] {
+        let before = LOOKED_AT.get();
+        let (mut names, mut token, mut rest) = (Vec::new(), String::new(), Vec::new());
+        loop {
+            let page = w.ask(&format!("GET {MAPS}{query}&continue={token}"), Value::Null).await;
+            names.extend(page.names());
+            rest.extend(page.value["metadata"]["remainingItemCount"].as_u64());
+            token = page.value["metadata"]["continue"].as_str().unwrap_or("").to_owned();
+            if token.is_empty() {
+                break;
+            }
+            w.must(&format!("PATCH {MAPS}/m0{:03}", names.len() % COUNT), json!({"data": {"at": names.len().to_string()}})).await;
+        }
+        assert_eq!(names.len(), all);
+        assert!(names.is_sorted());
+        if !query.contains("labelSelector") {
+            assert!(rest.iter().copied().eq((1..COUNT as u64 / 10).rev().map(|pages| pages * 10)), "{rest:?}");
+        }
+        let looked = LOOKED_AT.get() - before;
+        // Each once, once more to count them, the first of the next page, and what was written meanwhile at each page.
+        assert!(looked < 2 * COUNT + 200 + 100 * 100, "looked at {looked}");
+    }
+}
+
+/// To decode an object is what most of a write costs.
+#[tokio::test]
+async fn a_write_decodes_what_it_changes_once() {
+    use crate::object::DECODED;
+    let w = world();
+    let pod = json!({"metadata": {"name": "web"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let decoded = async |line: &str, sort: &str, body: Value| {
+        let before = DECODED.get();
+        let answer = w.send(Some(&Identity::admin()), line, &[("content-type", sort)], body.to_string()).await;
+        assert!(answer.code < 300, "{line}: {}", answer.show());
+        DECODED.get() - before
+    };
+    const PODS: &str = "/api/v1/namespaces/shop/pods";
+    let merge = "application/merge-patch+json";
+    let apply = "application/apply-patch+yaml";
+    assert_eq!(decoded(&format!("POST {PODS}"), "application/json", pod.clone()).await, 0);
+    assert_eq!(decoded(&format!("PATCH {PODS}/web/status"), merge, json!({"status": {"phase": "Running"}})).await, 1);
+    assert_eq!(decoded(&format!("PATCH {PODS}/web"), merge, json!({"metadata": {"labels": {"a": "b"}}})).await, 1);
+    let mut again = w.must(&format!("GET {PODS}/web"), Value::Null).await;
+    again["metadata"]["labels"] = json!({"a": "c"});
+    assert_eq!(decoded(&format!("PUT {PODS}/web"), "application/json", again).await, 1);
+    let config = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "labels": {"mine": "x"}}});
+    assert_eq!(decoded(&format!("PATCH {PODS}/web?fieldManager=m"), apply, config).await, 1);
+}
+
 #[tokio::test]
 async fn tables() {
     let w = world();

@@ -105,12 +105,12 @@ fn children(view: &View, object: &Object) -> (Vec<Arc<Object>>, Vec<Arc<Object>>
         let mut owners = vec![object.meta.uid.clone()];
         while let Some(uid) = owners.pop() {
             for child in view.owned_by(&uid) {
-                match child.key.kind.kind {
-                    "ReplicaSet" => {
+                match (child.key.kind.group, child.key.kind.kind) {
+                    ("apps", "ReplicaSet") => {
                         owners.push(child.meta.uid.clone());
                         sets.push(child.clone());
                     }
-                    "Pod" => pods.push(child.clone()),
+                    ("", "Pod") => pods.push(child.clone()),
                     _ => {}
                 }
             }

@@ -6,7 +6,7 @@
 
 mod account;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -274,17 +274,18 @@ impl Service<'_> {
     }
 
     fn node_ports(&mut self, spec: &mut Value, needed: bool) {
-        let old = self.old;
-        let had = |n: u64, protocol: &str| {
-            let ports = old.and_then(|old| old["ports"].as_array()).into_iter().flatten();
-            ports.into_iter().any(|p| p["nodePort"] == n && self::protocol(p) == protocol)
-        };
+        let had: BTreeSet<(u64, &str)> = self
+            .old
+            .into_iter()
+            .flat_map(self::ports)
+            .filter_map(|port| Some((port["nodePort"].as_u64()?, self::protocol(port))))
+            .collect();
         let mut ports = spec["ports"].as_array().cloned().unwrap_or_default();
         let mut held: BTreeSet<String> = BTreeSet::new();
         for (i, port) in ports.iter().enumerate() {
             let Some(n) = port["nodePort"].as_u64().filter(|n| *n > 0) else { continue };
             let claim = port_claim(n, protocol(port));
-            if !had(n, protocol(port)) {
+            if !had.contains(&(n, protocol(port))) {
                 let why = if !u16::try_from(n).is_ok_and(|n| NODE_PORTS.contains(&n)) {
                     format!(
                         "provided port is not in the valid range. The range of valid ports is {}-{}",
@@ -305,21 +306,29 @@ impl Service<'_> {
         if !needed {
             return;
         }
-        for i in 0..ports.len() {
-            if ports[i]["nodePort"].as_u64().is_some_and(|n| n > 0) {
+        // The number outside of a port inside.
+        let mut outside: BTreeMap<String, u64> = BTreeMap::new();
+        for port in &ports {
+            if let Some(n) = port["nodePort"].as_u64().filter(|n| *n > 0) {
+                outside.entry(port["port"].to_string()).or_insert(n);
+            }
+        }
+        for (i, port) in ports.iter_mut().enumerate() {
+            if port["nodePort"].as_u64().is_some_and(|n| n > 0) {
                 continue;
             }
-            let protocol = protocol(&ports[i]).to_owned();
+            let protocol = protocol(port).to_owned();
             let free = |claim: &String| !held.contains(claim) && !self.around.is_claimed(claim);
             // The same port over another protocol has the same number outside where that can be.
-            let twin = ports.iter().find(|p| p["port"] == ports[i]["port"] && p["nodePort"].as_u64().is_some_and(|n| n > 0));
-            let twin = twin.and_then(|p| p["nodePort"].as_u64()).filter(|n| free(&port_claim(*n, &protocol)));
+            let twin = outside.get(&port["port"].to_string()).copied().filter(|n| free(&port_claim(*n, &protocol)));
             let Some(found) = twin.or_else(|| self.free_port(i, |n| free(&port_claim(n, &protocol)))) else {
                 self.refuse(&format!("spec.ports[{i}].nodePort"), &Value::Null, "failed to allocate a nodePort: range is full");
-                continue;
+                // Nor is there one for the next: to look again for each of very many would take minutes.
+                break;
             };
             held.insert(port_claim(found, &protocol));
-            if let Some(port) = ports[i].as_object_mut() {
+            outside.entry(port["port"].to_string()).or_insert(found);
+            if let Some(port) = port.as_object_mut() {
                 port.insert("nodePort".to_owned(), found.into());
             }
         }
@@ -337,7 +346,7 @@ impl Service<'_> {
             }
             return;
         }
-        let own: Vec<u64> = spec["ports"].as_array().into_iter().flatten().filter_map(|p| p["nodePort"].as_u64()).collect();
+        let own: BTreeSet<u64> = spec["ports"].as_array().into_iter().flatten().filter_map(|p| p["nodePort"].as_u64()).collect();
         match self.free_port(own.len(), |n| !own.contains(&n) && !self.around.is_claimed(&port_claim(n, "TCP"))) {
             Some(port) => spec["healthCheckNodePort"] = port.into(),
             None => self.refuse("spec.healthCheckNodePort", &Value::Null, "failed to allocate a nodePort: range is full"),
@@ -375,15 +384,18 @@ fn keep(spec: &mut Value, old: &Value) {
         }
     }
     if both(needs_node_ports, spec) {
-        let used: Vec<Value> = ports(spec).filter(|p| !absent(&p["nodePort"])).map(|p| p["nodePort"].clone()).collect();
+        let used: BTreeSet<String> = ports(spec).map(|p| &p["nodePort"]).filter(|n| !absent(n)).map(Value::to_string).collect();
+        let mut had: BTreeMap<(String, &str), &Value> = BTreeMap::new();
+        for port in ports(old) {
+            had.entry((port["port"].to_string(), protocol(port))).or_insert(&port["nodePort"]);
+        }
         for port in spec["ports"].as_array_mut().into_iter().flatten() {
-            let same = |o: &&Value| o["port"] == port["port"] && protocol(o) == protocol(port);
+            let node = had.get(&(port["port"].to_string(), protocol(port))).copied();
             if absent(&port["nodePort"])
-                && let Some(node) =
-                    ports(old).find(same).map(|o| o["nodePort"].clone()).filter(|n| !absent(n) && !used.contains(n))
+                && let Some(node) = node.filter(|n| !absent(n) && !used.contains(&n.to_string()))
                 && let Some(port) = port.as_object_mut()
             {
-                port.insert("nodePort".to_owned(), node);
+                port.insert("nodePort".to_owned(), node.clone());
             }
         }
     }

@@ -1,5 +1,7 @@
 //! What happens to an object when it is created, changed and deleted.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
@@ -78,16 +80,20 @@ const ORPHAN: &str = "orphan";
 
 /// Kubernetes counts the changes of a spec where a controller may report which one it has seen, and not in its oldest kinds.
 fn counts_generation(kind: &Kind) -> bool {
-    let counted = matches!(kind.kind, "NetworkPolicy" | "IngressClass" | "EndpointSlice");
-    let old = ["Namespace", "Node", "PersistentVolume", "PersistentVolumeClaim", "ResourceQuota", "Service"].contains(&kind.kind);
-    kind.custom.is_some() || counted || (kind.has("status") && !old && kind.kind != "HorizontalPodAutoscaler")
+    match (kind.group, kind.kind) {
+        _ if kind.custom.is_some() => true,
+        ("networking.k8s.io", "NetworkPolicy" | "IngressClass") | ("discovery.k8s.io", "EndpointSlice") => true,
+        ("", "Namespace" | "Node" | "PersistentVolume" | "PersistentVolumeClaim" | "ResourceQuota" | "Service") => false,
+        ("autoscaling", "HorizontalPodAutoscaler") => false,
+        _ => kind.has("status"),
+    }
 }
 
 /// The first version of a new object: name checked (or made from `generateName`), uid, creationTimestamp, generation 1, no status where
 /// that is a subresource (a pod's is Pending, a namespace's Active; a node brings its own), defaults filled in, validated.
 pub fn create(kind: &'static Kind, mut value: Value, stamp: &Stamp) -> Result<Draft, Refused> {
     let fields = object_of(&mut value);
-    if kind.has("status") && kind.kind != "Node" {
+    if kind.has("status") && !kind.is("", "Node") {
         fields.remove("status");
     }
     let meta = metadata_of(fields);
@@ -105,16 +111,15 @@ pub fn create(kind: &'static Kind, mut value: Value, stamp: &Stamp) -> Result<Dr
         let name = generated_name(base, &stamp.uid);
         meta.insert("name".to_owned(), name.into());
     }
-    if kind.kind == "Job" && kind.custom.is_none() {
+    if kind.is("batch", "Job") {
         job_selector(&mut value, &stamp.uid);
     }
     super::prepare(kind, &mut value);
-    match kind.kind {
-        _ if kind.custom.is_some() => {}
-        "PersistentVolume" | "PersistentVolumeClaim" => value["status"] = json!({"phase": "Pending"}),
-        "Service" | "Ingress" => value["status"] = json!({"loadBalancer": {}}),
-        "Pod" => value["status"] = json!({"phase": "Pending", "qosClass": qos_class(&value["spec"])}),
-        "Namespace" => {
+    match (kind.group, kind.kind) {
+        ("", "PersistentVolume" | "PersistentVolumeClaim") => value["status"] = json!({"phase": "Pending"}),
+        ("", "Service") | ("networking.k8s.io", "Ingress") => value["status"] = json!({"loadBalancer": {}}),
+        ("", "Pod") => value["status"] = json!({"phase": "Pending", "qosClass": qos_class(&value["spec"])}),
+        ("", "Namespace") => {
             value["status"] = json!({"phase": "Active"});
             let spec = object_of(object_of(&mut value).entry("spec").or_insert_with(|| json!({})));
             let held = spec.get("finalizers").and_then(Value::as_array).is_some_and(|f| f.iter().any(|f| f == "kubernetes"));
@@ -143,15 +148,26 @@ pub fn update_as(
     old: &Object,
     new: Value,
     subresource: Option<&str>,
+    now: Timestamp,
+) -> Result<Option<Draft>, Refused> {
+    update_from(kind, old, &old.value(), new, subresource, now)
+}
+
+/// The same by somebody who has decoded the old version already.
+pub fn update_from(
+    kind: &'static Kind,
+    old: &Object,
+    before: &Value,
+    new: Value,
+    subresource: Option<&str>,
     _now: Timestamp,
 ) -> Result<Option<Draft>, Refused> {
-    let before = old.value();
     let mut after = match subresource {
-        Some("status") => with_part(&before, &new, &["status"]),
-        Some("binding") => with_part(&before, &new, &["spec", "nodeName"]),
-        Some("ephemeralcontainers") => with_part(&before, &new, &["spec", "ephemeralContainers"]),
-        Some("finalize") => with_part(&before, &new, &["spec", "finalizers"]),
-        _ => whole(kind, &before, new),
+        Some("status") => with_part(before, &new, &["status"]),
+        Some("binding") => with_part(before, &new, &["spec", "nodeName"]),
+        Some("ephemeralcontainers") => with_part(before, &new, &["spec", "ephemeralContainers"]),
+        Some("finalize") => with_part(before, &new, &["spec", "finalizers"]),
+        _ => whole(kind, before, new),
     };
     super::prepare(kind, &mut after);
     let mut causes = metadata_changes(&before["metadata"], &after["metadata"]);
@@ -167,17 +183,17 @@ pub fn update_as(
     }
     meta.remove("selfLink");
     causes.extend(match subresource {
-        Some("binding") => rebinding(&before, &after),
-        Some("status") => validate::status(kind, &after, &before),
-        Some("ephemeralcontainers") => validate::ephemeral_containers(&after, &before),
+        Some("binding") => rebinding(before, &after),
+        Some("status") => validate::status(kind, &after, before),
+        Some("ephemeralcontainers") => validate::ephemeral_containers(&after, before),
         Some("finalize") => Vec::new(),
-        _ => validate::all(kind, &after, Some(&before)),
+        _ => validate::all(kind, &after, Some(before)),
     });
     refuse(kind, &after, causes)?;
-    if counts_generation(kind) && !same_wish(&before, &after) {
+    if counts_generation(kind) && !same_wish(before, &after) {
         after["metadata"]["generation"] = (old.meta.generation + 1).into();
     }
-    Ok(if same(&before, &after) { None } else { Some(Draft::new(kind, after)) })
+    Ok(if same(before, &after) { None } else { Some(Draft::new(kind, after)) })
 }
 
 /// A job knows its pods by its uid, unless its author takes that on.
@@ -272,9 +288,10 @@ fn metadata_changes(old: &Value, new: &Value) -> Vec<Cause> {
         }
     }
     if !old["deletionTimestamp"].is_null() {
-        let list = |meta: &Value| meta["finalizers"].as_array().cloned().unwrap_or_default();
-        let had = list(old);
-        let added: Vec<_> = list(new).into_iter().filter(|f| !had.contains(f)).map(|f| f.to_string()).collect();
+        let list =
+            |meta: &Value| -> Vec<String> { meta["finalizers"].as_array().into_iter().flatten().map(Value::to_string).collect() };
+        let had: BTreeSet<String> = list(old).into_iter().collect();
+        let added: Vec<String> = list(new).into_iter().filter(|f| !had.contains(f)).collect();
         if !added.is_empty() {
             causes.push(Cause {
                 field: "metadata.finalizers".to_owned(),
@@ -291,24 +308,20 @@ fn metadata_changes(old: &Value, new: &Value) -> Vec<Cause> {
 
 /// Whether two versions wish for the same: everything but metadata and status.
 fn same_wish(one: &Value, two: &Value) -> bool {
-    let wish = |v: &Value| -> Vec<(String, Value)> {
-        let parts = v.as_object().into_iter().flatten();
-        parts
-            .filter(|(k, _)| !matches!(k.as_str(), "metadata" | "status" | "apiVersion" | "kind"))
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect()
-    };
-    wish(one) == wish(two)
+    same_but(one, two, &["metadata", "status", "apiVersion", "kind"])
+}
+
+/// Whether two objects have the same fields, some aside.
+fn same_but(one: &Value, two: &Value, aside: &[&str]) -> bool {
+    let fields = |v| Value::as_object(v).into_iter().flatten().filter(|(name, _)| !aside.contains(&name.as_str()));
+    fields(one).count() == fields(two).count() && fields(one).all(|(name, value)| two.get(name) == Some(value))
 }
 
 /// Whether two versions are the same but for their revision and for the times at which managers wrote the same as before.
 fn same(one: &Value, two: &Value) -> bool {
     let bare = |v: &Value| {
-        let mut v = v.clone();
-        let fields = object_of(&mut v);
-        fields.remove("apiVersion");
-        fields.remove("kind");
-        let meta = metadata_of(fields);
+        let mut v = v["metadata"].clone();
+        let meta = object_of(&mut v);
         meta.remove("resourceVersion");
         for entry in meta.get_mut("managedFields").and_then(Value::as_array_mut).into_iter().flatten() {
             if let Some(entry) = entry.as_object_mut() {
@@ -318,7 +331,7 @@ fn same(one: &Value, two: &Value) -> bool {
         meta.retain(|_, v| !matches!(v, Value::Array(a) if a.is_empty()) && !matches!(v, Value::Object(m) if m.is_empty()));
         v
     };
-    bare(one) == bare(two)
+    same_but(one, two, &["metadata", "apiVersion", "kind"]) && bare(one) == bare(two)
 }
 
 /// Whether a version that was made by [`update`] or [`delete`] is not to be stored, because it waited only to go: it is being deleted,

@@ -16,7 +16,9 @@ use serde_json::Value;
 pub use super::schema::shape::{Coerce, ShapeKind, ShapeProblem, Step, shape, show_path};
 use super::{Kind, Object, custom};
 pub use assign::{Around, assign};
-pub use lifecycle::{DeleteOptions, Deletion, NotDeleted, Propagation, Stamp, create, delete, gone, update, update_as};
+pub use lifecycle::{
+    DeleteOptions, Deletion, NotDeleted, Propagation, Stamp, create, delete, gone, update, update_as, update_from,
+};
 
 /// One thing that is wrong with an object, in Kubernetes' words.
 #[derive(Clone, Debug, PartialEq, Eq)]

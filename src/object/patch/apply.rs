@@ -1,11 +1,12 @@
 //! Server-side apply: a manager says what it wants, owns those fields, and loses what it no longer mentions.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::fields::{self, Fields, View, partner, step_to, under, view};
+use super::fields::{self, Fields, Partners, View, under, view};
 use super::managed::{self, Manager, Operation};
 use crate::object::schema::{self, Field, Form, Type};
 use crate::object::{Kind, admit};
@@ -134,10 +135,10 @@ fn merge(of: Option<Type>, field: Option<&'static Field>, wanted: &Value, live: 
         (View::List(wanted, kind, of), Value::Array(live)) => {
             let before = std::mem::take(live);
             let mut items = before.clone();
-            let mut taken = Vec::new();
+            let mut partners = Partners::of(kind, &before);
             let mut places = Vec::with_capacity(wanted.len());
             for element in wanted {
-                let place = partner(kind, &before, &mut taken, element).unwrap_or(items.len());
+                let place = partners.take(element).unwrap_or(items.len());
                 match items.get_mut(place) {
                     Some(there) => merge(of, None, element, there),
                     None => items.push(element.clone()),
@@ -155,11 +156,14 @@ fn merge(of: Option<Type>, field: Option<&'static Field>, wanted: &Value, live: 
 /// says which places the wanted elements have, in their order.
 fn order(live: usize, wanted: &[usize]) -> Vec<usize> {
     let mut shared = wanted.iter().copied().filter(|place| *place < live).peekable();
-    let is_wanted = |place: usize| wanted.contains(&place);
+    let mut is_wanted = vec![false; live];
+    for place in wanted.iter().filter(|place| **place < live) {
+        is_wanted[*place] = true;
+    }
     let mut order = Vec::with_capacity(live + wanted.len());
     let (mut left, mut right) = (0, 0);
     while left < live || right < wanted.len() {
-        if left < live && !is_wanted(left) {
+        if left < live && !is_wanted[left] {
             order.push(left);
             left += 1;
             continue;
@@ -196,13 +200,13 @@ fn prune(of: Option<Type>, owned: &Fields, kept: &Fields, live: &mut Value) {
                 Some(Form::List(item)) => Some(*item),
                 _ => None,
             };
-            let steps: Vec<(String, &Fields)> = owned.below.iter().map(|(step, rest)| (step.clone(), rest)).collect();
+            let steps = Steps::of(owned);
             let nothing = Fields::default();
             let mut place = 0;
             items.retain_mut(|item| {
-                let found = steps.iter().find(|(step, _)| names_element(step, place, item));
+                let found = steps.to(place, item);
                 place += 1;
-                let Some((step, rest)) = found else { return true };
+                let Some((step, rest)) = found.and_then(|step| owned.below.get_key_value(step)) else { return true };
                 match kept.below.get(step) {
                     None if rest.own => false,
                     keep => {
@@ -240,16 +244,47 @@ fn prune_entries(of: Option<Type>, is_map: bool, owned: &Fields, kept: &Fields, 
     }
 }
 
-/// Whether a step of a set leads to this element of a list.
-fn names_element(step: &str, place: usize, item: &Value) -> bool {
-    match step.split_once(':') {
-        Some(("v", value)) => serde_json::from_str::<Value>(value).is_ok_and(|value| value == *item),
-        Some(("k", keys)) => {
-            let Ok(keys) = serde_json::from_str::<Map<String, Value>>(keys) else { return false };
-            keys.iter().all(|(key, value)| fields::key_value(item, key).as_ref() == Some(value))
+/// The steps of a set that lead to elements of a list, by what they say of the element.
+struct Steps<'a> {
+    /// By the names of keys, and then by their values.
+    keys: BTreeMap<Vec<String>, BTreeMap<String, &'a str>>,
+    values: BTreeMap<String, &'a str>,
+    places: BTreeMap<&'a str, &'a str>,
+}
+
+impl<'a> Steps<'a> {
+    fn of(set: &'a Fields) -> Steps<'a> {
+        let mut steps = Steps { keys: BTreeMap::new(), values: BTreeMap::new(), places: BTreeMap::new() };
+        for step in set.below.keys() {
+            match step.split_once(':') {
+                Some(("v", value)) => {
+                    if let Ok(value) = serde_json::from_str::<Value>(value) {
+                        steps.values.insert(value.to_string(), step);
+                    }
+                }
+                Some(("k", keys)) => {
+                    if let Ok(keys) = serde_json::from_str::<Map<String, Value>>(keys) {
+                        let (names, values): (Vec<String>, Vec<Value>) = keys.into_iter().unzip();
+                        steps.keys.entry(names).or_default().insert(Value::Array(values).to_string(), step);
+                    }
+                }
+                Some(("i", place)) => drop(steps.places.insert(place, step)),
+                _ => {}
+            }
         }
-        Some(("i", index)) => index == place.to_string(),
-        _ => step == step_to(schema::ListKind::Atomic, place, item),
+        steps
+    }
+    /// The step that leads to this element.
+    fn to(&self, place: usize, item: &Value) -> Option<&'a str> {
+        super::cost::tick();
+        let by_place = self.places.get(place.to_string().as_str());
+        let by_keys = || {
+            self.keys.iter().find_map(|(names, steps)| {
+                let values: Option<Vec<Value>> = names.iter().map(|name| fields::key_value(item, name)).collect();
+                steps.get(&Value::Array(values?).to_string())
+            })
+        };
+        by_place.or_else(by_keys).or_else(|| self.values.get(&item.to_string())).copied()
     }
 }
 

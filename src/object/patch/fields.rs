@@ -134,6 +134,7 @@ pub(super) fn under(of: Option<Type>, name: &str) -> (Option<Type>, Option<&'sta
 
 /// The step to an element of a list.
 pub(super) fn step_to(kind: ListKind, place: usize, item: &Value) -> String {
+    super::cost::tick();
     match kind {
         ListKind::Set => format!("v:{item}"),
         ListKind::Map(keys) => {
@@ -204,25 +205,19 @@ pub(super) fn compare(of: Option<Type>, field: Option<&'static Field>, old: &Val
             }
         }
         (View::List(before, kind, of), View::List(after, ..)) => {
-            let find = |list: &[Value], step: &str| {
-                list.iter().enumerate().find(|(place, item)| step_to(kind, *place, item) == *step).map(|(_, item)| item.clone())
+            let steps = |list: &[Value]| -> Vec<String> {
+                list.iter().enumerate().map(|(place, item)| step_to(kind, place, item)).collect()
             };
-            for (place, item) in after.iter().enumerate() {
-                let step = step_to(kind, place, item);
-                match find(before, &step) {
-                    Some(was) => difference.put(step, compare(of, None, &was, item)),
-                    None => {
-                        let mut below = all(of, None, item);
-                        below.own = true;
-                        difference.changed.below.insert(step, below);
-                    }
+            let (was, is) = (steps(before), steps(after));
+            let (there, then) = (first_places(was.iter().cloned().map(Some)), first_places(is.iter().cloned().map(Some)));
+            for (step, item) in is.into_iter().zip(after) {
+                match there.get(&step) {
+                    Some(place) => difference.put(step, compare(of, None, &before[*place], item)),
+                    None => drop(difference.changed.below.insert(step, named(all(of, None, item)))),
                 }
             }
-            for (place, item) in before.iter().enumerate() {
-                let step = step_to(kind, place, item);
-                if find(after, &step).is_none() {
-                    difference.gone.below.insert(step, named(all(of, None, item)));
-                }
+            for (step, item) in was.into_iter().zip(before).filter(|(step, _)| !then.contains_key(step)) {
+                difference.gone.below.insert(step, named(all(of, None, item)));
             }
         }
         _ => difference.changed.own = true,
@@ -255,23 +250,51 @@ pub(super) fn key_value(item: &Value, key: &str) -> Option<Value> {
     })
 }
 
-/// Whether two elements are the same one.
-pub(super) fn same_element(kind: ListKind, one: &Value, two: &Value) -> bool {
+/// What makes an element of a list the one that it is, as text; `None` where nothing does. Two elements are the same one when both have
+/// the same. A text, so that lists can be indexed by it: comparing each with each would take minutes for what fits into one request.
+pub(super) fn identity(kind: ListKind, item: &Value) -> Option<String> {
+    super::cost::tick();
     match kind {
-        ListKind::Atomic => false,
-        ListKind::Set => one == two,
-        ListKind::Map(keys) => keys.iter().all(|key| match (key_value(one, key), key_value(two, key)) {
-            (Some(a), Some(b)) => a == b,
-            _ => false,
-        }),
+        ListKind::Atomic => None,
+        ListKind::Set => Some(item.to_string()),
+        ListKind::Map(keys) => {
+            let values: Option<Vec<Value>> = keys.iter().map(|key| key_value(item, key)).collect();
+            Some(Value::Array(values?).to_string())
+        }
     }
 }
 
-/// The element of `items` that is the same as `element` and has no partner yet. Lists with two elements of the same keys are allowed in
-/// some places (`env`), and the second must not be taken for the first.
-pub(super) fn partner(kind: ListKind, items: &[Value], taken: &mut Vec<usize>, element: &Value) -> Option<usize> {
-    let place =
-        items.iter().enumerate().position(|(place, item)| !taken.contains(&place) && same_element(kind, item, element))?;
-    taken.push(place);
-    Some(place)
+/// Where in a list each of these is first.
+pub(super) fn first_places(list: impl Iterator<Item = Option<String>>) -> BTreeMap<String, usize> {
+    let mut places = BTreeMap::new();
+    for (place, what) in list.enumerate() {
+        if let Some(what) = what {
+            places.entry(what).or_insert(place);
+        }
+    }
+    places
+}
+
+/// The elements of a list, each to be found once. Lists with two elements of the same keys are allowed in some places (`env`), and the
+/// second must not be taken for the first.
+pub(super) struct Partners {
+    kind: ListKind,
+    /// The last places first.
+    free: BTreeMap<String, Vec<usize>>,
+}
+
+impl Partners {
+    pub(super) fn of(kind: ListKind, items: &[Value]) -> Partners {
+        let mut free: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (place, item) in items.iter().enumerate().rev() {
+            if let Some(identity) = identity(kind, item) {
+                free.entry(identity).or_default().push(place);
+            }
+        }
+        Partners { kind, free }
+    }
+    /// The place of the first element that is the same as this one and has no partner yet.
+    pub(super) fn take(&mut self, element: &Value) -> Option<usize> {
+        self.free.get_mut(&identity(self.kind, element)?)?.pop()
+    }
 }

@@ -8,6 +8,9 @@ use super::PatchError;
 const OPERATIONS_AT_MOST: usize = 10_000;
 /// How many bytes the copy operations of one patch may add up to: each can double the document, so a short patch could fill the memory.
 const COPIED_AT_MOST: usize = 3 << 20;
+/// How many elements may be moved aside for those that are put in before them or taken out: ten thousand times the whole of a long list
+/// would take a minute.
+const MOVED_ASIDE_AT_MOST: usize = 20_000_000;
 
 /// Applies a list of operations, all or nothing.
 pub fn json_patch(target: &Value, patch: &Value) -> Result<Value, PatchError> {
@@ -21,6 +24,7 @@ pub fn json_patch(target: &Value, patch: &Value) -> Result<Value, PatchError> {
     }
     let mut result = target.clone();
     let mut copied_bytes = 0;
+    let mut aside = MOVED_ASIDE_AT_MOST;
     for operation in operations {
         let text = |name: &str| {
             operation[name]
@@ -34,8 +38,8 @@ pub fn json_patch(target: &Value, patch: &Value) -> Result<Value, PatchError> {
         };
         let path = pointer(text("path")?)?;
         match text("op")? {
-            "add" => add(&mut result, &path, value()?.clone())?,
-            "remove" => drop(remove(&mut result, &path)?),
+            "add" => add(&mut result, &path, value()?.clone(), &mut aside)?,
+            "remove" => drop(remove(&mut result, &path, &mut aside)?),
             "replace" => *find(&mut result, &path)? = value()?.clone(),
             "test" => {
                 let found = find(&mut result, &path).ok();
@@ -53,8 +57,8 @@ pub fn json_patch(target: &Value, patch: &Value) -> Result<Value, PatchError> {
                 if path.len() > from.len() && path.starts_with(&from) {
                     return Err(PatchError::NotApplicable(format!("cannot move {} into itself", text("from")?)));
                 }
-                let moved = remove(&mut result, &from)?;
-                add(&mut result, &path, moved)?;
+                let moved = remove(&mut result, &from, &mut aside)?;
+                add(&mut result, &path, moved, &mut aside)?;
             }
             "copy" => {
                 let copied = find(&mut result, &pointer(text("from")?)?)?.clone();
@@ -62,7 +66,7 @@ pub fn json_patch(target: &Value, patch: &Value) -> Result<Value, PatchError> {
                 if copied_bytes > COPIED_AT_MOST {
                     return Err(PatchError::NotApplicable(format!("the patch copies more than {COPIED_AT_MOST} bytes")));
                 }
-                add(&mut result, &path, copied)?;
+                add(&mut result, &path, copied, &mut aside)?;
             }
             other => return Err(PatchError::Malformed(format!("unknown JSON patch operation {other:?}"))),
         }
@@ -112,7 +116,13 @@ fn find<'a>(target: &'a mut Value, path: &[String]) -> Result<&'a mut Value, Pat
     Ok(at)
 }
 
-fn add(target: &mut Value, path: &[String], value: Value) -> Result<(), PatchError> {
+/// Counts the elements that are moved aside.
+fn move_aside(count: usize, left: &mut usize) -> Result<(), PatchError> {
+    *left = left.checked_sub(count).ok_or_else(|| PatchError::NotApplicable("the patch moves too many elements".to_owned()))?;
+    Ok(())
+}
+
+fn add(target: &mut Value, path: &[String], value: Value, aside: &mut usize) -> Result<(), PatchError> {
     let Some((last, parents)) = path.split_last() else {
         *target = value;
         return Ok(());
@@ -122,6 +132,7 @@ fn add(target: &mut Value, path: &[String], value: Value) -> Result<(), PatchErr
         Value::Array(items) if last == "-" => items.push(value),
         Value::Array(items) => {
             let index = index(last, items.len() + 1, path)?;
+            move_aside(items.len() - index, aside)?;
             items.insert(index, value);
         }
         _ => return Err(missing(path)),
@@ -129,7 +140,7 @@ fn add(target: &mut Value, path: &[String], value: Value) -> Result<(), PatchErr
     Ok(())
 }
 
-fn remove(target: &mut Value, path: &[String]) -> Result<Value, PatchError> {
+fn remove(target: &mut Value, path: &[String], aside: &mut usize) -> Result<Value, PatchError> {
     let Some((last, parents)) = path.split_last() else {
         return Ok(target.take());
     };
@@ -137,6 +148,7 @@ fn remove(target: &mut Value, path: &[String]) -> Result<Value, PatchError> {
         Value::Object(fields) => fields.remove(last).ok_or_else(|| missing(path)),
         Value::Array(items) => {
             let index = index(last, items.len(), path)?;
+            move_aside(items.len() - index, aside)?;
             Ok(items.remove(index))
         }
         _ => Err(missing(path)),

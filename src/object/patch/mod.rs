@@ -4,6 +4,7 @@
 //! These functions know trees and schemas. Whether the result may be stored is decided in [`admit`](super::admit).
 
 pub mod apply;
+mod cost;
 mod fields;
 mod json;
 pub mod managed;

@@ -1,9 +1,11 @@
 //! Strategic merge patch: what kubectl sends for Kubernetes' own kinds.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::PatchError;
-use super::fields::under;
+use super::fields::{first_places, under};
 use crate::object::Kind;
 use crate::object::schema::{self, Form, Type};
 
@@ -44,13 +46,15 @@ fn merge_fields(
     }
     if let Some(keys) = patch.get(RETAIN_KEYS) {
         let Some(keys) = keys.as_array() else { return malformed(format!("{RETAIN_KEYS} must be a list")) };
-        target.retain(|name, _| keys.iter().any(|key| key == name));
+        let keys: BTreeSet<&str> = keys.iter().filter_map(Value::as_str).collect();
+        target.retain(|name, _| keys.contains(name.as_str()));
     }
     for (name, values) in patch {
         let Some(name) = name.strip_prefix(DELETE_FROM) else { continue };
         let Some(values) = values.as_array() else { return malformed(format!("{DELETE_FROM}{name} must be a list")) };
         if let Some(items) = target.get_mut(name).and_then(Value::as_array_mut) {
-            items.retain(|item| !values.contains(item));
+            let values: BTreeSet<String> = values.iter().map(Value::to_string).collect();
+            items.retain(|item| !values.contains(&item.to_string()));
         }
     }
     for (name, value) in patch {
@@ -95,21 +99,23 @@ fn merge_fields(
         let key = under(of, name).1.and_then(|f| f.fact.merge).unwrap_or("");
         if let Some(Value::Array(items)) = target.get_mut(name) {
             let merged = std::mem::take(items);
-            *items = order(merged.clone(), wanted, &merged, |a, b| alike(a, b, key));
+            *items = order(merged.clone(), wanted, &merged, |item| identity(item, key));
         }
     }
     Ok(target)
 }
 
-/// Whether two elements are the same one: by a field of theirs, or for scalars (no key) by themselves.
-fn alike(one: &Value, two: &Value, key: &str) -> bool {
-    if key.is_empty() { one == two } else { one.get(key).is_some() && one.get(key) == two.get(key) }
+/// By what elements are the same one: a field of theirs, or for scalars (no key) they themselves.
+fn identity(item: &Value, key: &str) -> Option<String> {
+    super::cost::tick();
+    if key.is_empty() { Some(item.to_string()) } else { item.get(key).map(Value::to_string) }
 }
 
 fn merge_list(of: Option<Type>, key: &str, before: Vec<Value>, patch: &[Value]) -> Result<Vec<Value>, PatchError> {
     let live = before.clone();
     let mut items = before;
     let mut wanted: Vec<&Value> = Vec::new();
+    let mut deleted = BTreeSet::new();
     for element in patch {
         let directive = element.get(DIRECTIVE).map(|d| d.as_str().unwrap_or_default());
         if !key.is_empty() && element.get(key).is_none() && directive != Some("replace") {
@@ -117,14 +123,18 @@ fn merge_list(of: Option<Type>, key: &str, before: Vec<Value>, patch: &[Value]) 
         }
         match directive {
             None | Some("merge") => wanted.push(element),
-            Some("delete") => items.retain(|item| !alike(item, element, key)),
+            Some("delete") => deleted.extend(identity(element, key)),
             // Beside elements, it says that they are the whole list.
             Some("replace") => items.clear(),
             Some(other) => return malformed(format!("unknown patch type {other}")),
         }
     }
+    if !deleted.is_empty() {
+        items.retain(|item| identity(item, key).is_none_or(|identity| !deleted.contains(&identity)));
+    }
+    let mut places = first_places(items.iter().map(|item| identity(item, key)));
     for element in &wanted {
-        let place = items.iter().position(|item| alike(item, element, key));
+        let place = identity(element, key).and_then(|identity| places.get(&identity).copied());
         match (element, place) {
             (Value::Object(patch), place) => {
                 let before = match place.map(|place| items[place].take()) {
@@ -134,23 +144,46 @@ fn merge_list(of: Option<Type>, key: &str, before: Vec<Value>, patch: &[Value]) 
                 let merged = Value::Object(merge_fields(of, before, patch)?);
                 match place {
                     Some(place) => items[place] = merged,
-                    None => items.push(merged),
+                    None => {
+                        if let Some(identity) = identity(&merged, key) {
+                            places.entry(identity).or_insert(items.len());
+                        }
+                        items.push(merged);
+                    }
                 }
             }
             (_, Some(_)) => {}
-            (scalar, None) => items.push((*scalar).clone()),
+            (scalar, None) => {
+                if let Some(identity) = identity(scalar, key) {
+                    places.entry(identity).or_insert(items.len());
+                }
+                items.push((*scalar).clone());
+            }
         }
     }
     let wanted: Vec<Value> = wanted.into_iter().cloned().collect();
-    Ok(order(items, &wanted, &live, |a, b| alike(a, b, key)))
+    Ok(order(items, &wanted, &live, |item| identity(item, key)))
 }
 
 /// Puts elements that `wanted` names into its order, and every other before the first of those that it preceded in `live`.
-pub(super) fn order(items: Vec<Value>, wanted: &[Value], live: &[Value], alike: impl Fn(&Value, &Value) -> bool) -> Vec<Value> {
-    let place = |list: &[Value], item: &Value| list.iter().position(|other| alike(other, item));
-    let (mut named, mut others): (Vec<Value>, Vec<Value>) = items.into_iter().partition(|item| place(wanted, item).is_some());
-    named.sort_by_key(|item| place(wanted, item));
-    others.sort_by_key(|item| place(live, item).unwrap_or(usize::MAX));
+pub(super) fn order(
+    items: Vec<Value>,
+    wanted: &[Value],
+    live: &[Value],
+    identity: impl Fn(&Value) -> Option<String>,
+) -> Vec<Value> {
+    /// An element, and its places in what is wanted and in what is there.
+    struct Placed(Value, Option<usize>, Option<usize>);
+    let (in_wanted, in_live) = (first_places(wanted.iter().map(&identity)), first_places(live.iter().map(&identity)));
+    let placed = items.into_iter().map(|item| {
+        let identity = identity(&item);
+        let place = |list: &std::collections::BTreeMap<String, usize>| list.get(identity.as_ref()?).copied();
+        let (wanted, live) = (place(&in_wanted), place(&in_live));
+        Placed(item, wanted, live)
+    });
+    let (mut named, mut others): (Vec<Placed>, Vec<Placed>) = placed.partition(|item| item.1.is_some());
+    named.sort_by_key(|item| item.1);
+    others.sort_by_key(|item| item.2.unwrap_or(usize::MAX));
     let mut result = Vec::with_capacity(named.len() + others.len());
     let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
     loop {
@@ -158,9 +191,9 @@ pub(super) fn order(items: Vec<Value>, wanted: &[Value], live: &[Value], alike: 
             (None, None) => return result,
             (Some(_), None) => true,
             (None, Some(_)) => false,
-            (Some(other), Some(next)) => matches!((place(live, other), place(live, next)), (Some(a), Some(b)) if a < b),
+            (Some(other), Some(next)) => matches!((other.2, next.2), (Some(a), Some(b)) if a < b),
         };
-        result.extend(if other_first { others.next() } else { named.next() });
+        result.extend(if other_first { others.next() } else { named.next() }.map(|item| item.0));
     }
 }
 

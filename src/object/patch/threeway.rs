@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::fields::{partner, same_element, under};
+use super::fields::{Partners, first_places, identity, under};
 use super::strategic::order;
 use crate::object::schema::{self, Field, Form, ListKind, Type, facts};
 use crate::object::{Kind, admit};
@@ -57,20 +57,23 @@ fn set(of: Option<Type>, field: Option<&'static Field>, last: Option<&Value>, wa
                 Some(Form::List(item)) => Some(*item),
                 _ => None,
             };
-            let alike = |one: &Value, two: &Value| same_element(kind, one, two);
+            let what = |item: &Value| identity(kind, item);
             let last = last.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            let (in_last, in_wanted) = (first_places(last.iter().map(what)), first_places(wanted.iter().map(what)));
             let before = std::mem::take(live);
             let mut items = before.clone();
-            items.retain(|item| !last.iter().any(|l| alike(l, item)) || wanted.iter().any(|w| alike(w, item)));
-            let there = items.clone();
-            let mut taken = Vec::new();
+            items.retain(|item| what(item).is_none_or(|what| !in_last.contains_key(&what) || in_wanted.contains_key(&what)));
+            let mut partners = Partners::of(kind, &items);
             for element in wanted {
-                match partner(kind, &there, &mut taken, element) {
-                    Some(place) => set(item_type, None, last.iter().find(|l| alike(l, element)), element, &mut items[place]),
+                match partners.take(element) {
+                    Some(place) => {
+                        let last = what(element).and_then(|what| last.get(*in_last.get(&what)?));
+                        set(item_type, None, last, element, &mut items[place]);
+                    }
                     None => items.push(element.clone()),
                 }
             }
-            *live = order(items, wanted, &before, alike);
+            *live = order(items, wanted, &before, what);
         }
         _ => *live = wanted.clone(),
     }
@@ -88,7 +91,9 @@ fn unset_in(of: Option<Type>, field: Option<&'static Field>, last: &Value, name:
             !there.is_empty()
         }
         (Value::Array(last), Some(Value::Array(there))) if list_kind(field) != ListKind::Atomic => {
-            there.retain(|item| !last.iter().any(|l| same_element(list_kind(field), l, item)));
+            let kind = list_kind(field);
+            let gone = first_places(last.iter().map(|item| identity(kind, item)));
+            there.retain(|item| identity(kind, item).is_none_or(|what| !gone.contains_key(&what)));
             !there.is_empty()
         }
         _ => false,

@@ -74,10 +74,22 @@ pub enum Coerce<'a> {
     YamlPlain(&'a dyn Fn(&[Step]) -> bool),
 }
 
+/// How many bytes the paths and messages of problems may take before the rest is not looked at: three megabytes of misspelt fields under
+/// a long name would take gigabytes.
+const PROBLEMS_AT_MOST: usize = 8 << 20;
+/// For how many problems to look what the author may have meant.
+const SUGGESTIONS: usize = 100;
+
 /// Compares a JSON tree with its kind's schema and reports every misfit. Nulls, which mean "absent" to Kubernetes, are taken out.
+///
+/// What is wrong in very many places is wrong as a whole: then the last problem says so, and not all are there.
 pub fn shape(kind: &'static Kind, value: &mut Value, mode: Coerce) -> Vec<ShapeProblem> {
-    let mut check = Check { mode, problems: Vec::new() };
+    let mut check = Check { mode, problems: Vec::new(), left: PROBLEMS_AT_MOST };
     check.value(super::of(kind), value, &Path { parent: None, step: At::Root });
+    if check.left == 0 {
+        let message = "too much of it is wrong to say what".to_owned();
+        check.problems.push(ShapeProblem { path: Vec::new(), message, kind: ShapeKind::WrongType, suggestion: None });
+    }
     check.problems
 }
 
@@ -95,6 +107,10 @@ enum At<'a> {
 }
 
 impl Path<'_> {
+    fn weight(&self) -> usize {
+        let step = if let At::Field(name) = self.step { name.len() } else { 0 };
+        step + size_of::<Step>() + self.parent.map_or(0, Path::weight)
+    }
     fn steps(&self) -> Vec<Step> {
         let mut steps = self.parent.map_or_else(Vec::new, Path::steps);
         match self.step {
@@ -109,6 +125,8 @@ impl Path<'_> {
 struct Check<'m> {
     mode: Coerce<'m>,
     problems: Vec<ShapeProblem>,
+    /// How many bytes of problems may still be added.
+    left: usize,
 }
 
 impl Check<'_> {
@@ -186,13 +204,9 @@ impl Check<'_> {
                 Some(field) => self.value(field.of, value, &here),
                 None if shape.open => {}
                 None => {
-                    let known = shape.fields.keys().map(String::as_str);
-                    self.problems.push(ShapeProblem {
-                        path: here.steps(),
-                        message: format!("unknown field {name:?}"),
-                        kind: ShapeKind::Unknown,
-                        suggestion: nearest(name, known),
-                    });
+                    let near = self.problems.len() < SUGGESTIONS;
+                    let suggestion = if near { nearest(name, shape.fields.keys().map(String::as_str)) } else { None };
+                    self.add(&here, ShapeKind::Unknown, format!("unknown field {name:?}"), suggestion);
                 }
             }
         }
@@ -200,15 +214,11 @@ impl Check<'_> {
         let says = |name: &str| path.parent.is_none() && ["apiVersion", "kind"].contains(&name);
         for (name, field) in shape.fields.iter().filter(|(name, field)| field.required || says(name)) {
             if !fields.contains_key(name) {
-                self.problems.push(ShapeProblem {
-                    path: Path { parent: Some(path), step: At::Field(name) }.steps(),
-                    message: match field.of.form() {
-                        Form::List(_) => format!("missing required list {name:?}"),
-                        _ => format!("missing required field {name:?}"),
-                    },
-                    kind: ShapeKind::Missing,
-                    suggestion: None,
-                });
+                let message = match field.of.form() {
+                    Form::List(_) => format!("missing required list {name:?}"),
+                    _ => format!("missing required field {name:?}"),
+                };
+                self.add(&Path { parent: Some(path), step: At::Field(name) }, ShapeKind::Missing, message, None);
             }
         }
     }
@@ -327,7 +337,14 @@ impl Check<'_> {
     }
 
     fn report(&mut self, path: &Path, message: String, suggestion: Option<String>) {
-        self.problems.push(ShapeProblem { path: path.steps(), message, kind: ShapeKind::WrongType, suggestion });
+        self.add(path, ShapeKind::WrongType, message, suggestion);
+    }
+
+    fn add(&mut self, path: &Path, kind: ShapeKind, message: String, suggestion: Option<String>) {
+        self.left = self.left.saturating_sub(path.weight() + message.len() + size_of::<ShapeProblem>());
+        if self.left > 0 {
+            self.problems.push(ShapeProblem { path: path.steps(), message, kind, suggestion });
+        }
     }
 }
 
@@ -369,12 +386,16 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<Strin
         if candidate == lower {
             return 0;
         }
-        let distance = strsim::damerau_levenshtein(&lower, &candidate);
+        let apart = candidate.len().abs_diff(lower.len());
         // `volume` for `volumes`, `env` for `environment`: a prefix is nearer than its length says.
         if lower.len() >= 3 && (candidate.starts_with(&lower) || (candidate.len() >= 3 && lower.starts_with(&candidate))) {
-            return distance.min(2);
+            return apart.min(2);
         }
-        distance
+        // Whatever is this much longer is not near, and comparing it would take as long as it is. A letter has four bytes at most.
+        if apart > 4 * 4 {
+            return apart;
+        }
+        strsim::damerau_levenshtein(&lower, &candidate)
     };
     let allowed = (name.len() / 3).clamp(1, 4);
     known.map(|k| (score(k), k)).filter(|(s, _)| *s <= allowed).min().map(|(_, k)| k.to_owned())

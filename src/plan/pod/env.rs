@@ -89,12 +89,17 @@ pub fn environment(pod: &Pod, container: &Container, sources: &Sources<'_>) -> R
             None => return Err(what),
         }
     }
+    let mut length = 0;
     for var in container.env.iter().flatten() {
+        if length > ENVIRONMENT_MAX {
+            return Err(format!("the environment is longer than {} MiB", ENVIRONMENT_MAX >> 20));
+        }
         let value = match &var.value_from {
             None => Some(expand(var.value.as_deref().unwrap_or_default(), &values)),
             Some(_) => value_from(pod, container, var, sources)?,
         };
         if let Some(value) = value {
+            length += value.len();
             put(&mut values, var.name.clone(), value);
         }
     }
@@ -197,21 +202,32 @@ pub fn resource(container: &Container, name: &str, divisor: Option<&str>, source
         Some(text) => Quantity::parse(text).map_err(|_| format!("divisor {text} is no quantity"))?,
     };
     let (value, by) = (value.nano(), divisor.nano().max(1));
-    Ok(((value + by - 1) / by).to_string())
+    Ok((value.saturating_add(by - 1) / by).to_string())
 }
 
-/// Replaces `$(NAME)` by the value of NAME; `$$` is a dollar sign; what is not known stays as it is.
+/// How long an environment may be. Linux starts no program with more than six.
+const ENVIRONMENT_MAX: usize = 8 << 20;
+/// How long a text may become by what is put into it. Linux takes an eighth of that; variables made of variables made of variables could
+/// become all memory there is.
+const EXPANDED_MAX: usize = 1 << 20;
+
+/// Replaces `$(NAME)` by the value of NAME; `$$` is a dollar sign; what is not known stays as it is, and so does what would make the text
+/// longer than a megabyte.
 pub fn expand(text: &str, values: &BTreeMap<String, String>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
+    // Behind the last one nothing has an end that could be looked for.
+    let last = text.rfind(')').map_or(usize::MAX, |at| text.len() - at);
     while let Some(at) = rest.find('$') {
         out.push_str(&rest[..at]);
         rest = &rest[at..];
         if let Some(after) = rest.strip_prefix("$$") {
             out.push('$');
             rest = after;
-        } else if let Some((name, after)) = rest.strip_prefix("$(").and_then(|r| r.split_once(')')) {
-            match values.get(name) {
+        } else if rest.len() > last
+            && let Some((name, after)) = rest.strip_prefix("$(").and_then(|r| r.split_once(')'))
+        {
+            match values.get(name).filter(|value| out.len() + value.len() <= EXPANDED_MAX) {
                 Some(value) => out.push_str(value),
                 None => out.push_str(&rest[..name.len() + 3]),
             }

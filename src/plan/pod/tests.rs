@@ -445,6 +445,35 @@ fn a_condemned_container_is_not_ready() {
     assert!(!ready(&mut memory), "from the moment that its end is decided, not from its end");
 }
 
+/// Variables made of variables made of variables, and references without an end.
+#[test]
+fn a_small_environment_does_not_become_a_large_one() {
+    let ten = |n: usize| json!({"name": format!("E{}", n + 1), "value": format!("$(E{n})").repeat(10)});
+    let mut env: Vec<Value> = vec![json!({"name": "E0", "value": "x".repeat(1000)})];
+    env.extend((0..30).map(ten));
+    env.push(json!({"name": "OPEN", "value": "$(".repeat(300_000)}));
+    env.push(json!({"name": "DOLLARS", "value": "$$(E0) $(E0 $() $".repeat(1000)}));
+    let pod = pod(json!({"containers": [{"name": "c", "image": "i", "env": env}]}));
+    let container = &pod.spec.as_ref().unwrap().containers[0];
+    let sources = env::Sources {
+        config_map: &|_| None,
+        secret: &|_| None,
+        token: &|_| None,
+        api: None,
+        away: false,
+        node: "n1",
+        node_ip: "10.0.0.1",
+        pod_ip: None,
+        host: (4, 1 << 30),
+    };
+    match env::environment(&pod, container, &sources) {
+        Ok(environment) => assert!(environment.iter().map(|(_, value)| value.len()).sum::<usize>() < 16 << 20),
+        Err(why) => assert_eq!(why, "the environment is longer than 8 MiB"),
+    }
+    let values = std::collections::BTreeMap::from([("A".to_owned(), "v".to_owned())]);
+    assert_eq!(env::expand("$(A) $$(A) $(B) $(A $", &values), "v $(A) $(B) $(A $");
+}
+
 #[test]
 fn environment() {
     let pod = pod(json!({"nodeName": "n", "containers": [{"name": "c", "image": "i",

@@ -4,13 +4,18 @@ use serde_json::Value;
 
 use crate::object::admit::Cause;
 
+/// How many are told. Nobody reads more, and an object of three megabytes can have a hundred thousand.
+const TOLD: usize = 1000;
+
 /// What was found so far.
 #[derive(Default)]
 pub(super) struct Causes(pub(super) Vec<Cause>);
 
 impl Causes {
     fn push(&mut self, field: impl Into<String>, reason: &'static str, message: String) {
-        self.0.push(Cause { field: field.into(), reason, message });
+        if self.0.len() < TOLD {
+            self.0.push(Cause { field: field.into(), reason, message });
+        }
     }
     pub(super) fn required(&mut self, field: impl Into<String>, detail: &str) {
         let message = if detail.is_empty() { "Required value".to_owned() } else { format!("Required value: {detail}") };

@@ -46,7 +46,7 @@ pub fn all(kind: &'static Kind, value: &Value, old: Option<&Value>) -> Vec<Cause
 /// refused: a pod that comes back from its end, a status of an older generation than the one before (AG5).
 pub fn status(kind: &'static Kind, value: &Value, old: &Value) -> Vec<Cause> {
     let mut c = Causes::default();
-    if kind.kind == "Pod" && kind.group.is_empty() {
+    if kind.is("", "Pod") {
         let (was, is) = (text(&old["status"]["phase"]), text(&value["status"]["phase"]));
         if ["Succeeded", "Failed"].contains(&was) && was != is {
             c.forbidden("status.phase", &format!("a pod that has {} cannot become {is}", was.to_lowercase()));

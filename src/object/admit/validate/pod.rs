@@ -1,6 +1,6 @@
 //! What may be written in a pod's spec, and what of it may change.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -298,14 +298,11 @@ pub(super) fn update(c: &mut Causes, old: &Value, new: &Value) {
         }
         _ => {}
     }
-    let tolerations = |spec: &Value| spec["tolerations"].as_array().cloned().unwrap_or_default();
-    let kept = tolerations(new);
-    if tolerations(old).iter().any(|t| !kept.contains(t)) {
+    let all = |spec: &Value, name: &str| -> BTreeSet<String> { list(&spec[name]).map(|(_, one)| one.to_string()).collect() };
+    if !all(old, "tolerations").is_subset(&all(new, "tolerations")) {
         c.forbidden("spec.tolerations", "existing toleration can not be modified except its tolerationSeconds");
     }
-    let gates = |spec: &Value| spec["schedulingGates"].as_array().cloned().unwrap_or_default();
-    let had = gates(old);
-    if gates(new).iter().any(|gate| !had.contains(gate)) {
+    if !all(new, "schedulingGates").is_subset(&all(old, "schedulingGates")) {
         c.forbidden("spec.schedulingGates", "only deletion is allowed, but found new scheduling gate");
     }
     let Some(fields) = rest.as_object_mut() else { return };
@@ -339,12 +336,14 @@ pub(super) fn no_ephemeral(c: &mut Causes, at: &str, spec: &Value, why: &str) {
 /// Which ephemeral containers a pod may have after those that it had: more of them.
 pub(super) fn ephemeral(c: &mut Causes, old: &Value, new: &Value) {
     let at = "spec.ephemeralContainers";
-    let named =
-        |spec: &Value, name: &str| list(&spec["ephemeralContainers"]).map(|(_, e)| e).find(|e| e["name"] == name).cloned();
+    let mut named: BTreeMap<&str, &Value> = BTreeMap::new();
+    for (_, is) in list(&new["ephemeralContainers"]) {
+        named.entry(text(&is["name"])).or_insert(is);
+    }
     for (_, was) in list(&old["ephemeralContainers"]) {
         let name = text(&was["name"]);
-        match named(new, name) {
-            Some(is) if is == *was => {}
+        match named.get(name) {
+            Some(is) if *is == was => {}
             Some(_) => c.forbidden(at, &format!("existing ephemeral containers {name:?} may not be changed\n")),
             None => c.forbidden(at, &format!("existing ephemeral containers {name:?} may not be removed\n")),
         }
