@@ -199,7 +199,8 @@ fn kube_controls() {
         // And it goes with its owner, after the farewell.
         maps.delete("web", &DeleteParams::default()).await.unwrap();
         eventually("the owner is gone", || async { maps.get_opt("web").await.unwrap().is_none() }).await;
-        assert_eq!(cx.1.load(Ordering::SeqCst), 1);
+        // At least once: a controller whose cache is behind says farewell again.
+        assert!(cx.1.load(Ordering::SeqCst) >= 1);
         eventually("what it owned too", || async { deployments.get_opt("web").await.unwrap().is_none() }).await;
         task.abort();
     });
