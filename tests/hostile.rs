@@ -16,8 +16,9 @@ use tokio_rustls::client::TlsStream;
 use super::support::Cluster;
 
 /// What the server may take in all of this, at its highest: a debug build with its stacks, the store, and the buffers of some thousand
-/// connections. Without bounds, each of the floods below takes more.
-const PEAK_MB: u64 = 400;
+/// connections. Alone it takes 250 MB; with the whole suite beside it everything waits longer, and 430 were seen. Without bounds, each of
+/// the floods below takes more.
+const PEAK_MB: u64 = 600;
 /// Strangers that ask for nothing are gone after this: ten seconds, and a busy machine.
 const GONE: Duration = Duration::from_secs(25);
 
