@@ -672,7 +672,7 @@ async fn bombs_stay_small() {
         let what = format!("{line:.60} {body:.60}");
         assert!(answer.code < 500, "{what}: {}", answer.show());
         // Compiled without optimisation, on a busy machine.
-        assert!(begin.elapsed() < Duration::from_secs(20), "{what}: {:?}", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_secs(60), "{what}: {:?}", begin.elapsed());
         assert!(answer.value.to_string().len() < 4 << 20, "{what}");
     }
 }
