@@ -490,11 +490,11 @@ impl Hostile {
         let begin = Instant::now();
         let who = Identity::admin();
         let send = self.world.send(Some(&who), &line, &headers, shot.body.clone());
-        let answer = tokio::time::timeout(Duration::from_secs(20), send).await;
+        let answer = tokio::time::timeout(Duration::from_secs(120), send).await;
         let show =
             || format!("{line}\naccept {}, content {}\n{}", shot.accept, shot.content, String::from_utf8_lossy(&shot.body));
         let answer = answer.unwrap_or_else(|_| panic!("no answer: {}", show()));
-        assert!(begin.elapsed() < Duration::from_secs(15), "slow: {}", show());
+        assert!(begin.elapsed() < Duration::from_secs(60), "slow: {}", show());
         self.requests += 1;
         assert!(answer.code < 500 || matches!(answer.code, 503 | 504), "{answer:?}\n{}", show());
         if answer.code >= 400 && shot.method != "HEAD" {
