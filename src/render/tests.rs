@@ -490,7 +490,7 @@ fn long_files_take_no_longer_than_they_are_long() {
         let mut tree = Tree::default();
         add(&mut tree, "a.yaml", text.as_bytes());
         assert!(render(&tree, &Options::default()).is_err());
-        assert!(begin.elapsed().as_secs() < 20, "{text:.60}: {:?}", begin.elapsed());
+        assert!(begin.elapsed().as_secs() < 60, "{text:.60}: {:?}", begin.elapsed());
     }
 }
 

@@ -490,11 +490,11 @@ impl Hostile {
         let begin = Instant::now();
         let who = Identity::admin();
         let send = self.world.send(Some(&who), &line, &headers, shot.body.clone());
-        let answer = tokio::time::timeout(Duration::from_secs(20), send).await;
+        let answer = tokio::time::timeout(Duration::from_secs(120), send).await;
         let show =
             || format!("{line}\naccept {}, content {}\n{}", shot.accept, shot.content, String::from_utf8_lossy(&shot.body));
         let answer = answer.unwrap_or_else(|_| panic!("no answer: {}", show()));
-        assert!(begin.elapsed() < Duration::from_secs(15), "slow: {}", show());
+        assert!(begin.elapsed() < Duration::from_secs(60), "slow: {}", show());
         self.requests += 1;
         assert!(answer.code < 500 || matches!(answer.code, 503 | 504), "{answer:?}\n{}", show());
         if answer.code >= 400 && shot.method != "HEAD" {
@@ -672,7 +672,7 @@ async fn bombs_stay_small() {
         let what = format!("{line:.60} {body:.60}");
         assert!(answer.code < 500, "{what}: {}", answer.show());
         // Compiled without optimisation, on a busy machine.
-        assert!(begin.elapsed() < Duration::from_secs(20), "{what}: {:?}", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_secs(60), "{what}: {:?}", begin.elapsed());
         assert!(answer.value.to_string().len() < 4 << 20, "{what}");
     }
 }

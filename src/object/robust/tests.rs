@@ -118,7 +118,7 @@ fn long_lists_take_no_longer_than_they_are_long() {
         let mut step = |what: &str, run: &mut dyn FnMut()| {
             let begin = std::time::Instant::now();
             run();
-            if begin.elapsed() > std::time::Duration::from_secs(20) {
+            if begin.elapsed() > std::time::Duration::from_secs(60) {
                 slow.push(format!("{what} of {} {}: {:?}", kind.kind, place.path.join("."), begin.elapsed()));
             }
         };
