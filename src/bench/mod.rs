@@ -11,6 +11,7 @@ mod plan;
 mod push;
 mod rest;
 mod rollout;
+mod schedule;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use anyhow::{Context, Result};
 
 pub use figure::{Figure, Machine, Report};
 pub use fleet::Size as FleetSize;
+pub use schedule::Scope as ScheduleScope;
 
 use crate::docker::Engine;
 use crate::docker::bollard_engine::BollardEngine;
@@ -36,10 +38,12 @@ pub struct Options {
     pub image: String,
     /// Where the server and the agents write their logs; with `None` they are lost. What they log says PORTOLAN_LOG.
     pub logs: Option<PathBuf>,
-    /// Which benchmarks; empty for all but the fleet.
+    /// Which benchmarks; empty for all but the scheduler and the fleet.
     pub only: Vec<Subject>,
     /// How large the fleet is.
     pub fleet: FleetSize,
+    /// Which shapes of scheduling.
+    pub schedule: ScheduleScope,
 }
 
 /// A Docker host of the benchmarks.
@@ -68,14 +72,24 @@ pub enum Subject {
     Api,
     /// The size of this binary.
     Size,
+    /// The shapes of kube-scheduler's own benchmark: only where it is asked for.
+    Schedule,
     /// Many hollow hosts and many pods: only where it is asked for.
     Fleet,
 }
 
 impl Subject {
     /// All of them, in the order in which they run.
-    pub const ALL: [Subject; 7] =
-        [Subject::Size, Subject::Plan, Subject::Api, Subject::Push, Subject::Rollout, Subject::Rest, Subject::Fleet];
+    pub const ALL: [Subject; 8] = [
+        Subject::Size,
+        Subject::Plan,
+        Subject::Api,
+        Subject::Push,
+        Subject::Rollout,
+        Subject::Rest,
+        Subject::Schedule,
+        Subject::Fleet,
+    ];
 
     /// The word for it on the command line.
     pub fn word(self) -> &'static str {
@@ -86,6 +100,7 @@ impl Subject {
             Subject::Plan => "plan",
             Subject::Api => "api",
             Subject::Size => "size",
+            Subject::Schedule => "schedule",
             Subject::Fleet => "fleet",
         }
     }
@@ -108,7 +123,11 @@ pub async fn run(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Result<Repor
     }
     let mut report = Report::new(machine);
     for subject in Subject::ALL {
-        let wanted = if options.only.is_empty() { subject != Subject::Fleet } else { options.only.contains(&subject) };
+        let wanted = if options.only.is_empty() {
+            !matches!(subject, Subject::Schedule | Subject::Fleet)
+        } else {
+            options.only.contains(&subject)
+        };
         if !wanted {
             continue;
         }
@@ -124,6 +143,7 @@ pub async fn run(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Result<Repor
             Subject::Plan => plan::run(options, say).await,
             Subject::Api => api::run(options, say).await,
             Subject::Size => size(),
+            Subject::Schedule => schedule::run(options, say).await,
             Subject::Fleet => fleet::run(options, say).await,
         };
         report.figures.extend(figures.with_context(|| format!("measure {}", subject.word()))?);

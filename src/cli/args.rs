@@ -549,7 +549,7 @@ pub(super) struct Sim {
 /// Measure this system on this machine.
 #[derive(Debug, Args)]
 pub(super) struct Bench {
-    /// Which: size, plan, api, push, rollout, rest, fleet [default: all but fleet]
+    /// Which: size, plan, api, push, rollout, rest, schedule, fleet [default: all but schedule and fleet]
     #[arg(value_name = "SUBJECT")]
     pub(super) only: Vec<String>,
     /// A Docker host: its name, its socket, and the network namespace in which its agent runs, if it has one; may be repeated
@@ -570,6 +570,15 @@ pub(super) struct Bench {
     /// How many Deployments share the fleet's pods [default: one for a hundred pods]
     #[arg(long, value_name = "D")]
     pub(super) deployments: Option<usize>,
+    /// A shape of `schedule`, such as SchedulingPodAffinity; may be repeated [default: all]
+    #[arg(long = "shape", value_name = "NAME")]
+    pub(super) shapes: Vec<String>,
+    /// How many nodes the shapes of `schedule` have [default: as many as in Kubernetes' largest run, mostly 5000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(usize))]
+    pub(super) nodes: Option<usize>,
+    /// How the shapes of `schedule` are run: planner (decisions in memory) or api (a real server) [default: both]
+    #[arg(long, value_name = "WHAT", value_parser = ["planner", "api"])]
+    pub(super) through: Option<String>,
     /// The image that is started
     #[arg(long, value_name = "IMAGE", default_value = "pause")]
     pub(super) image: String,

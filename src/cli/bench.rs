@@ -2,7 +2,7 @@
 
 use super::args::Bench;
 use super::{Context, Explain, Failure, Outcome, fail, get};
-use crate::bench::{self, FleetSize, Host, Options, Subject};
+use crate::bench::{self, FleetSize, Host, Options, ScheduleScope, Subject};
 
 pub(super) async fn run(cx: &Context, args: Bench) -> Outcome {
     super::serve::many_files();
@@ -10,7 +10,11 @@ pub(super) async fn run(cx: &Context, args: Bench) -> Outcome {
     let hosts = args.hosts.iter().map(|h| host(h)).collect::<Result<Vec<_>, _>>()?;
     let pods = args.pods.unwrap_or(args.fleet_hosts * 50);
     let fleet = FleetSize { hosts: args.fleet_hosts, pods, deployments: args.deployments.unwrap_or(pods.div_ceil(100)).max(1) };
-    let options = Options { hosts, listen: args.listen, runs: args.runs.max(1), image: args.image, logs: args.logs, only, fleet };
+    let shapes = args.shapes.iter().map(|w| shape(w)).collect::<Result<Vec<_>, _>>()?;
+    let through = |what: &str| args.through.as_deref().is_none_or(|only| only == what);
+    let schedule = ScheduleScope { shapes, nodes: args.nodes, planner: through("planner"), server: through("api") };
+    let runs = args.runs.max(1);
+    let options = Options { hosts, listen: args.listen, runs, image: args.image, logs: args.logs, only, fleet, schedule };
     let print = cx.print.clone();
     let report = bench::run(&options, &|text| print.say(text)).await.doing("measure")?;
     match args.output.as_str() {
@@ -25,6 +29,16 @@ fn subject(word: &str) -> Result<Subject, Failure> {
         Some(subject) => Ok(subject),
         None => {
             fail(format!("there is no benchmark {word:?}"), format!("there are {}", Subject::ALL.map(Subject::word).join(", ")))
+        }
+    }
+}
+
+fn shape(word: &str) -> Result<String, Failure> {
+    match ScheduleScope::names().find(|name| name.eq_ignore_ascii_case(word)) {
+        Some(name) => Ok(name.to_owned()),
+        None => {
+            let all: Vec<_> = ScheduleScope::names().collect();
+            fail(format!("there is no shape {word:?}"), format!("there are {}", all.join(", ")))
         }
     }
 }

@@ -460,18 +460,8 @@ impl Auditor {
     fn workload(&mut self, actor: &str, key: &Key, before: &View, after: &View, changes: &[Change]) -> Checked {
         let Some(object) = after.get(key) else { return Ok(()) };
         let Ok(deployment) = object.typed::<Deployment>() else { return Ok(()) };
-        let spec = &deployment.spec;
-        let replicas = spec.replicas.unwrap_or(1).max(0) as usize;
-        let recreate = spec.strategy.as_ref().and_then(|s| s.type_.as_deref()) == Some("Recreate");
-        let rolling = spec.strategy.as_ref().and_then(|s| s.rolling_update.as_ref());
-        let surge = part(rolling.and_then(|r| r.max_surge.as_ref()), replicas, true);
-        let mut unavailable = part(rolling.and_then(|r| r.max_unavailable.as_ref()), replicas, false);
-        if surge == 0 && unavailable == 0 {
-            unavailable = 1;
-        }
-        let most = if recreate { replicas } else { replicas + surge };
-        let least = if recreate { 0 } else { replicas.saturating_sub(unavailable) };
-        let min_ready = i64::from(spec.min_ready_seconds.unwrap_or(0));
+        let (most, least) = promised(&deployment);
+        let min_ready = i64::from(deployment.spec.min_ready_seconds.unwrap_or(0));
         let pods = |view: &View| -> Vec<std::sync::Arc<Object>> {
             let sets: Vec<String> = view
                 .owned_by(&object.meta.uid)
@@ -490,8 +480,12 @@ impl Auditor {
             let were = pods(before);
             (were.len(), were.iter().filter(|o| available(o)).count())
         };
-        let rollout =
-            self.deployments.entry(object.meta.uid.clone()).or_insert_with(|| Rollout { pods: were, ..Rollout::default() });
+        let rollout = self.deployments.entry(object.meta.uid.clone()).or_insert_with(|| {
+            // Who is seen for the first time since a start may act on what was wished before this step.
+            let wished = before.get(key).and_then(|o| o.typed::<Deployment>().ok()).map(|d| promised(&d));
+            let wishes = wished.map(|(most, least)| (now, most, least)).into_iter().collect();
+            Rollout { pods: were, wishes, ..Rollout::default() }
+        });
         if rollout.wishes.back().is_none_or(|(_, m, l)| (*m, *l) != (most, least)) {
             rollout.wishes.push_back((now, most, least));
         }
@@ -512,7 +506,7 @@ impl Auditor {
         if there.len() > most.max(known) {
             return Err(self.violation("WK1", format!("{key} has {} pods, and may have {most}", there.len())));
         }
-        if !recreate && matches!(actor, "deployment" | "replicaset" | "replica_set" | "replica-set") {
+        if matches!(actor, "deployment" | "replicaset" | "replica_set" | "replica-set") {
             let taken: Vec<&Change> = changes
                 .iter()
                 .filter(|c| c.key.kind == kind_of::<Pod>() && c.old.as_ref().is_some_and(|o| !o.meta.deleting() && available(o)))
@@ -571,6 +565,21 @@ fn part(value: Option<&IntOrString>, replicas: usize, up: bool) -> usize {
         None if up => (replicas * 25).div_ceil(100),
         None => replicas * 25 / 100,
     }
+}
+
+/// How many pods a Deployment may have, and how many of them must stay available.
+fn promised(deployment: &Deployment) -> (usize, usize) {
+    let spec = &deployment.spec;
+    let replicas = spec.replicas.unwrap_or(1).max(0) as usize;
+    let strategy = spec.strategy.as_ref();
+    if strategy.and_then(|s| s.type_.as_deref()) == Some("Recreate") {
+        return (replicas, 0);
+    }
+    let rolling = strategy.and_then(|s| s.rolling_update.as_ref());
+    let surge = part(rolling.and_then(|r| r.max_surge.as_ref()), replicas, true);
+    let unavailable = part(rolling.and_then(|r| r.max_unavailable.as_ref()), replicas, false);
+    let unavailable = if surge == 0 { unavailable.max(1) } else { unavailable };
+    (replicas + surge, replicas.saturating_sub(unavailable))
 }
 
 /// Processors in thousandths.

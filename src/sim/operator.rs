@@ -99,8 +99,13 @@ impl World {
         self.edit_root(|spec| spec["retry"] = retry);
     }
 
-    /// Somebody says that the hosts that will not come back are off for good, so that nothing waits for their word any more.
+    /// Somebody reads that a release waits for the word of a host that will not come back, and says that it is off for good. What waits
+    /// without saying so gets no help.
     pub(super) fn give_up_lost_hosts(&mut self) {
+        let Some(view) = self.server.as_ref().map(|s| s.store.view()) else { return };
+        if !status(&view).waiting_on.iter().any(|on| on.contains("to be gone: host")) {
+            return;
+        }
         let lost: Vec<String> = self.hosts.iter().filter(|h| h.lost).map(|h| h.name.clone()).collect();
         for name in lost {
             let Some(server) = &self.server else { return };

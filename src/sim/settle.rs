@@ -23,7 +23,8 @@ pub(super) fn unsettled(world: &World) -> Option<String> {
     let status = status(&view);
     if world.auditor.ledger.mistaken() {
         // What cannot run was judged good for want of news: that is for a person, and for the next commit.
-        return hosts(world, &view);
+        let under_way = status.rollout.as_ref().filter(|r| !r.stuck).map(|r| format!("a rollout of {} is under way", r.release));
+        return under_way.or_else(|| hosts(world, &view));
     }
     awaited(&view)
         .or_else(|| application(world, &view, &status))
@@ -210,6 +211,19 @@ fn really_runs(world: &World, pod: &Object) -> bool {
 
 /// AG3: nothing is on a host that does not belong to a pod bound to it; and every host that is there says so.
 fn hosts(world: &World, view: &View) -> Option<String> {
+    for host in world.hosts.iter().filter(|h| h.lost) {
+        let node = view.get(&Key::of::<Node>("", &host.name)).and_then(|o| o.typed::<Node>().ok());
+        let conditions = node.iter().flat_map(|n| &n.status).flat_map(|s| s.conditions.iter().flatten());
+        if conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True") {
+            return Some(format!("{} is lost, and nobody has noticed", host.name));
+        }
+        let staying = view
+            .by_field(kind_of::<Pod>(), "spec.nodeName", &host.name)
+            .find(|o| !o.meta.deleting() && o.typed::<Pod>().is_ok_and(|p| !ended(&p)));
+        if let Some(pod) = staying {
+            return Some(format!("{} on {}, which is lost, is not replaced", pod.key, host.name));
+        }
+    }
     for host in world.hosts.iter().filter(|h| !h.lost) {
         let bound: BTreeSet<&str> =
             view.by_field(kind_of::<Pod>(), "spec.nodeName", &host.name).map(|o| o.meta.uid.as_str()).collect();

@@ -65,15 +65,19 @@ impl Configs {
 }
 
 impl Heart {
-    /// Since when it has been known that this attempt of a container is to be made.
-    pub(super) fn making(&mut self, uid: &str, container: &str, attempt: u32) -> Timestamp {
+    /// Since when this attempt of a container is tried: its configuration is read anew for each attempt, and for each try after one that
+    /// lacked something. `None`: what was read since the pod was first seen will do.
+    pub(super) fn making(&mut self, uid: &str, container: &str, attempt: u32) -> Option<Timestamp> {
         let now = self.now;
-        let Some(entry) = self.pods.get_mut(uid) else { return now };
-        let known = entry.making.entry(container.to_owned()).or_insert((attempt, now));
-        if known.0 != attempt {
-            *known = (attempt, now);
+        let making = &mut self.pods.get_mut(uid)?.making;
+        match making.get_mut(container) {
+            Some((known, since)) if *known == attempt => Some(*since.get_or_insert(now)),
+            _ if attempt == 0 => None,
+            _ => {
+                making.insert(container.to_owned(), (attempt, Some(now)));
+                Some(now)
+            }
         }
-        known.1
     }
 
     fn config_refs(&self, uid: &str) -> Vec<ConfigRef> {

@@ -105,8 +105,9 @@ struct Entry {
     tombstone: Option<Timestamp>,
     /// When this heart first saw it: configuration must be at least that fresh.
     since: Timestamp,
-    /// The attempt of each container that was last to be made, and since when.
-    making: BTreeMap<String, (u32, Timestamp)>,
+    /// The attempt of each container that was last to be made, and since when; without a time, it lacked something that its configuration
+    /// should have had.
+    making: BTreeMap<String, (u32, Option<Timestamp>)>,
     /// What is under way.
     busy: BTreeMap<Slot, Ticket>,
     /// The outcome of something is unknown; nothing is changed before somebody looked.

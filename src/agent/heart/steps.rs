@@ -125,7 +125,7 @@ impl Heart {
     }
 
     fn create(&mut self, uid: &str, container: &str, attempt: u32, sandbox: &str) -> Option<Work> {
-        let anew = (attempt > 0).then(|| self.making(uid, container, attempt));
+        let anew = self.making(uid, container, attempt);
         if !self.configs_ready(uid, anew) {
             return None;
         }
@@ -164,6 +164,7 @@ impl Heart {
                 Some(Work::Engine(Operation::Create { name, spec: Box::new(spec) }))
             }
             Err(message) => {
+                self.pods.get_mut(uid)?.making.insert(container.to_owned(), (attempt, None));
                 self.trouble(uid, container, "CreateContainerConfigError", message);
                 None
             }

@@ -642,6 +642,31 @@ fn each_attempt_is_made_from_configuration_as_it_is() {
     );
 }
 
+/// A key that was missing is found when it is there, whether the container had run before or not.
+#[test]
+fn a_missing_key_is_looked_for_again() {
+    let mut world = World::new();
+    world.list();
+    let config = ConfigRef { secret: false, namespace: "d".into(), name: "settings".into(), token: None };
+    let value = |key: &str| [(key.to_owned(), ByteString(Vec::new()))].into();
+    world.configs.insert(config.clone(), value("another"));
+    let env = json!([{"name": "SIM", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "sim"}}}]);
+    world.pod("p", json!({"containers": [{"name": "c", "image": "web:1", "env": env}]}));
+    world.run(5);
+    assert!(world.show().contains("c waiting CreateContainerConfigError restarts 0"), "{}", world.show());
+    world.configs.insert(config.clone(), value("sim"));
+    world.run(15);
+    assert!(world.show().contains("p Running ready; c running restarts 0"), "{}", world.show());
+    world.configs.insert(config.clone(), value("another"));
+    let id = world.machine.containers().find(|c| c.name.starts_with("k8s_c_")).unwrap().id.to_owned();
+    world.machine.strike(&id, crate::docker::simulated::End::Killed, world.now);
+    world.run(15);
+    assert!(world.show().contains("c waiting CreateContainerConfigError"), "{}", world.show());
+    world.configs.insert(config, value("sim"));
+    world.run(20);
+    assert!(world.show().contains("p Running ready; c running restarts 1"), "{}", world.show());
+}
+
 /// What was read before has to do only while the server is away.
 #[test]
 fn that_the_server_was_away_once_is_no_excuse_for_old_configuration() {

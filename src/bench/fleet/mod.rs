@@ -6,8 +6,8 @@
 //! You will not find here: anything that runs a pod.
 
 mod hollow;
-mod seen;
-mod wire;
+pub(super) mod seen;
+pub(super) mod wire;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -20,62 +20,62 @@ const LOOK: Duration = Duration::from_millis(2);
 
 /// A line of a watch.
 #[derive(Deserialize)]
-pub(super) struct Line<T> {
-    pub(super) r#type: String,
-    pub(super) object: T,
+pub(in crate::bench) struct Line<T> {
+    pub(in crate::bench) r#type: String,
+    pub(in crate::bench) object: T,
 }
 
 /// A list.
 #[derive(Deserialize)]
-pub(super) struct List<T> {
-    pub(super) metadata: Meta,
-    pub(super) items: Vec<T>,
+pub(in crate::bench) struct List<T> {
+    pub(in crate::bench) metadata: Meta,
+    pub(in crate::bench) items: Vec<T>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct Meta {
-    pub(super) name: String,
-    pub(super) namespace: String,
-    pub(super) uid: String,
-    pub(super) resource_version: String,
-    pub(super) deletion_timestamp: Option<String>,
-    pub(super) labels: HashMap<String, String>,
-    pub(super) r#continue: String,
+pub(in crate::bench) struct Meta {
+    pub(in crate::bench) name: String,
+    pub(in crate::bench) namespace: String,
+    pub(in crate::bench) uid: String,
+    pub(in crate::bench) resource_version: String,
+    pub(in crate::bench) deletion_timestamp: Option<String>,
+    pub(in crate::bench) labels: HashMap<String, String>,
+    pub(in crate::bench) r#continue: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct PodSeen {
-    pub(super) metadata: Meta,
-    pub(super) spec: PodSpec,
-    pub(super) status: Status,
+pub(in crate::bench) struct PodSeen {
+    pub(in crate::bench) metadata: Meta,
+    pub(in crate::bench) spec: PodSpec,
+    pub(in crate::bench) status: Status,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct PodSpec {
-    pub(super) node_name: String,
-    pub(super) containers: Vec<ContainerSeen>,
+pub(in crate::bench) struct PodSpec {
+    pub(in crate::bench) node_name: String,
+    pub(in crate::bench) containers: Vec<ContainerSeen>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct ContainerSeen {
-    pub(super) name: String,
-    pub(super) image: String,
+pub(in crate::bench) struct ContainerSeen {
+    pub(in crate::bench) name: String,
+    pub(in crate::bench) image: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct NodeSeen {
+pub(in crate::bench) struct NodeSeen {
     metadata: Meta,
     status: Status,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Status {
+pub(in crate::bench) struct Status {
     conditions: Vec<Condition>,
 }
 
@@ -88,55 +88,55 @@ struct Condition {
 
 impl Status {
     /// Whether the condition Ready is true.
-    pub(super) fn ready(&self) -> bool {
+    pub(in crate::bench) fn ready(&self) -> bool {
         self.conditions.iter().any(|c| c.r#type == "Ready" && c.status == "True")
     }
 }
 
 /// A pod, and when it was seen to be what.
 #[derive(Clone)]
-pub(super) struct Pod {
-    pub(super) node: String,
+pub(in crate::bench) struct Pod {
+    pub(in crate::bench) node: String,
     /// The label `version`.
-    pub(super) version: String,
-    pub(super) created: Instant,
-    pub(super) bound: Option<Instant>,
-    pub(super) ready: Option<Instant>,
+    pub(in crate::bench) version: String,
+    pub(in crate::bench) created: Instant,
+    pub(in crate::bench) bound: Option<Instant>,
+    pub(in crate::bench) ready: Option<Instant>,
     /// Whether it is ready now, and not about to go.
-    pub(super) serves: bool,
+    pub(in crate::bench) serves: bool,
 }
 
 /// What has been seen.
 #[derive(Default)]
-pub(super) struct Picture {
+pub(in crate::bench) struct Picture {
     /// By uid. Those that have gone are not in it.
-    pub(super) pods: HashMap<String, Pod>,
+    pub(in crate::bench) pods: HashMap<String, Pod>,
     /// By name: whether it is ready.
-    pub(super) nodes: HashMap<String, bool>,
+    pub(in crate::bench) nodes: HashMap<String, bool>,
     /// How many pods of each version serve. Counted along, because a look at 50,000 pods is not free.
     serving: HashMap<String, usize>,
 }
 
 impl Picture {
     /// How many pods of this version serve.
-    pub(super) fn serving(&self, version: &str) -> usize {
+    pub(in crate::bench) fn serving(&self, version: &str) -> usize {
         self.serving.get(version).copied().unwrap_or(0)
     }
     /// How many nodes are ready.
-    pub(super) fn ready_nodes(&self) -> usize {
+    pub(in crate::bench) fn ready_nodes(&self) -> usize {
         self.nodes.values().filter(|ready| **ready).count()
     }
 }
 
 /// Somebody who looks.
 #[derive(Clone)]
-pub(super) struct Observer {
-    pub(super) picture: Arc<Mutex<Picture>>,
+pub(in crate::bench) struct Observer {
+    pub(in crate::bench) picture: Arc<Mutex<Picture>>,
 }
 
 impl Observer {
     /// Watches from now on, through restarts of the server, until the runtime ends.
-    pub(super) fn start(server: &Server, certificate: &str, key: &str) -> Result<Observer> {
+    pub(in crate::bench) fn start(server: &Server, certificate: &str, key: &str) -> Result<Observer> {
         let observer = Observer { picture: Arc::default() };
         let tls = server.tls(Some((certificate, key)))?;
         let follow = (server.clone(), tls, observer.picture.clone());
@@ -152,7 +152,7 @@ impl Observer {
     }
 
     /// Waits until the picture is as it should be; fails with what it is like after too long. How long it took.
-    pub(super) async fn until(
+    pub(in crate::bench) async fn until(
         &self,
         what: &str,
         patience: Duration,

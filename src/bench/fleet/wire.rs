@@ -22,15 +22,15 @@ use tokio_rustls::TlsConnector;
 
 /// Where the server is, and how to know it.
 #[derive(Clone)]
-pub(super) struct Server {
-    pub(super) address: SocketAddr,
+pub(in crate::bench) struct Server {
+    pub(in crate::bench) address: SocketAddr,
     /// Its authority, PEM.
-    pub(super) authority: Arc<str>,
+    pub(in crate::bench) authority: Arc<str>,
 }
 
 impl Server {
     /// How to speak to it: with this certificate and key (PEM), or as nobody yet.
-    pub(super) fn tls(&self, own: Option<(&str, &str)>) -> Result<Arc<rustls::ClientConfig>> {
+    pub(in crate::bench) fn tls(&self, own: Option<(&str, &str)>) -> Result<Arc<rustls::ClientConfig>> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(self.authority.as_bytes()) {
             roots.add(certificate.context("read the authority")?).context("trust the authority")?;
@@ -51,7 +51,7 @@ impl Server {
 
 /// A connection. Clones share it; requests on it run side by side.
 #[derive(Clone)]
-pub(super) struct Wire {
+pub(in crate::bench) struct Wire {
     sender: SendRequest<Full<Bytes>>,
     authority: Arc<str>,
     token: Option<Arc<str>>,
@@ -59,7 +59,7 @@ pub(super) struct Wire {
 
 impl Wire {
     /// Connects.
-    pub(super) async fn open(server: &Server, tls: Arc<rustls::ClientConfig>, token: Option<&str>) -> Result<Wire> {
+    pub(in crate::bench) async fn open(server: &Server, tls: Arc<rustls::ClientConfig>, token: Option<&str>) -> Result<Wire> {
         let stream = TcpStream::connect(server.address).await.context("connect")?;
         stream.set_nodelay(true).context("connect")?;
         let name = ServerName::IpAddress(server.address.ip().into());
@@ -73,7 +73,7 @@ impl Wire {
     }
 
     /// A request whose answer is read as it comes.
-    pub(super) async fn begin(&self, method: Method, path: &str, kind: &str, body: Vec<u8>) -> Result<Incoming> {
+    pub(in crate::bench) async fn begin(&self, method: Method, path: &str, kind: &str, body: Vec<u8>) -> Result<Incoming> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("https://{}{path}", self.authority))
@@ -93,13 +93,13 @@ impl Wire {
     }
 
     /// A request and its whole answer, as bytes.
-    pub(super) async fn bytes(&self, method: Method, path: &str, kind: &str, body: Vec<u8>) -> Result<Bytes> {
+    pub(in crate::bench) async fn bytes(&self, method: Method, path: &str, kind: &str, body: Vec<u8>) -> Result<Bytes> {
         let answer = self.begin(method, path, kind, body).await?;
         Ok(answer.collect().await.with_context(|| format!("read {path}"))?.to_bytes())
     }
 
     /// A request with a JSON body (null for none) and a JSON answer.
-    pub(super) async fn json<T: DeserializeOwned>(&self, method: Method, path: &str, body: &Value) -> Result<T> {
+    pub(in crate::bench) async fn json<T: DeserializeOwned>(&self, method: Method, path: &str, body: &Value) -> Result<T> {
         let kind = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
         let body = if body.is_null() { Vec::new() } else { serde_json::to_vec(body)? };
         let bytes = self.bytes(method, path, kind, body).await?;
@@ -110,29 +110,29 @@ impl Wire {
 /// The server said no.
 #[derive(Debug, thiserror::Error)]
 #[error("{said}")]
-pub(super) struct Refused {
-    pub(super) code: u16,
-    pub(super) said: String,
+pub(in crate::bench) struct Refused {
+    pub(in crate::bench) code: u16,
+    pub(in crate::bench) said: String,
 }
 
 /// Whether the server said no with this code.
-pub(super) fn refused(error: &anyhow::Error, code: u16) -> bool {
+pub(in crate::bench) fn refused(error: &anyhow::Error, code: u16) -> bool {
     error.downcast_ref::<Refused>().is_some_and(|r| r.code == code)
 }
 
 /// The lines of a watch.
-pub(super) struct Lines {
+pub(in crate::bench) struct Lines {
     body: Incoming,
     buffer: BytesMut,
 }
 
 impl Lines {
-    pub(super) fn new(body: Incoming) -> Lines {
+    pub(in crate::bench) fn new(body: Incoming) -> Lines {
         Lines { body, buffer: BytesMut::new() }
     }
 
     /// The next line; none when the connection has ended.
-    pub(super) async fn next(&mut self) -> Option<Bytes> {
+    pub(in crate::bench) async fn next(&mut self) -> Option<Bytes> {
         let mut searched = 0;
         loop {
             if let Some(end) = self.buffer[searched..].iter().position(|b| *b == b'\n') {
