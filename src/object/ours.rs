@@ -148,7 +148,7 @@ pub struct Policy {
     /// The largest share of an Application's objects that one commit may prune, in percent. Default 50.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prune_max_percent: Option<i64>,
-    /// Objects whose prune is consented to although the budget forbids it: `Namespace/shop`, or `*`.
+    /// Objects whose prune is consented to although the budget forbids it: `Namespace/shop`, `Boat.sea.example/one`, or `*`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prune_allow: Vec<String>,
     /// Let a commit without any object prune everything. Default false.
