@@ -379,7 +379,8 @@ pub struct Rollout {
     /// How far each object ever got, so that going round in circles is not taken for progress.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub progress: BTreeMap<String, i64>,
-    /// Objects that were unhealthy before it began, and how: they do not count against it unless they get worse.
+    /// Objects that were unhealthy before it began, and how: they do not count against it unless they get worse. Of a trial, only those
+    /// that are as the last good release wants them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub unhealthy_before: BTreeMap<String, String>,
     /// How often a container of each object had been restarted before it began, where one had: the highest count among its pods. Old
