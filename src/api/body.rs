@@ -24,8 +24,6 @@ const DEPTH_MAX: usize = 64;
 /// How many fields that occur twice, and how many unknown ones, are told of.
 const DUPLICATES_SHOWN: usize = 100;
 const UNKNOWN_SHOWN: usize = 100;
-/// How long a client may take to send a body.
-const BODY_TIME: Duration = Duration::from_secs(60);
 
 /// What a request does with fields that the kind does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,9 +84,9 @@ impl WriteOptions {
     }
 }
 
-/// Reads a whole body.
-pub(super) async fn read(body: Body) -> Result<Bytes, Failure> {
-    match tokio::time::timeout(BODY_TIME, Limited::new(body, BODY_MAX).collect()).await {
+/// Reads a whole body, which has this time to come.
+pub(super) async fn read(body: Body, time: Duration) -> Result<Bytes, Failure> {
+    match tokio::time::timeout(time, Limited::new(body, BODY_MAX).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => Err(Failure::too_large(BODY_MAX)),
         Ok(Err(error)) => Err(Failure::bad_request(format!("read the body of the request: {error}"))),

@@ -272,9 +272,7 @@ impl Api {
                 self.authorize_review(&identity, review, &namespace)?;
                 match parts.method {
                     Method::POST => {
-                        let lane = &self.inner.people;
-                        let _place = lane.enter().await?;
-                        let (bytes, _turn) = lane.body(body).await?;
+                        let (bytes, _place) = self.inner.people.receive(body).await?;
                         self.review(&identity, review, &namespace, &parts.headers, &bytes).await
                     }
                     _ => Err(Failure::method_not_allowed()),
@@ -340,17 +338,16 @@ impl Api {
             _ => {}
         }
         let lane = if identity.host().is_some() { &self.inner.nodes } else { &self.inner.people };
-        let _place = lane.enter().await?;
+        let (bytes, _place) = match verb {
+            Verb::Get | Verb::List => (Bytes::new(), lane.enter().await?),
+            _ => lane.receive(body).await?,
+        };
         if target.kind.measured() {
             return match target.kind.group {
                 METRICS => self.used(verb, target, query).await,
                 _ => self.components(verb, target, query, &parts.headers).await,
             };
         }
-        let (bytes, _turn) = match verb {
-            Verb::Get | Verb::List => (Bytes::new(), None),
-            _ => lane.body(body).await.map(|(bytes, turn)| (bytes, Some(turn)))?,
-        };
         let headers = &parts.headers;
         match (verb, target.subresource.as_str()) {
             (Verb::Get, "" | "status" | "ephemeralcontainers") => self.get(target, query, headers).await,

@@ -1,7 +1,8 @@
 //! Watch: changes as they reach the disk, one JSON document per line.
 //!
 //! What the store reports is a change of one object; what a client is told depends on its selector: an object that begins to match is
-//! ADDED, one that stops matching is DELETED with its last matching state. A client that reads too slowly is told 410 and cut off.
+//! ADDED, one that stops matching is DELETED with its last matching state. A client that reads too slowly is told 410 and cut off. A watch of
+//! a kind that somebody defined ends when its definition goes or changes, as in Kubernetes.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -22,6 +23,7 @@ use super::path::{Query, Target};
 use super::read::{Selection, shown, version};
 use super::table::{self, Form};
 use crate::mutant::{self, Mutant};
+use crate::object::custom::{self, Kinds};
 use crate::object::{Object, Revision};
 use crate::store::{Change, Ended, Watch};
 
@@ -149,7 +151,13 @@ impl Stream {
                 }
             } else {
                 self.tell_waiting(&mut piece);
-                if piece.is_empty() && self.bookmarks && now >= self.next_bookmark {
+                if piece.is_empty() && !self.served() {
+                    // What is left to hear is heard. A client that comes back meets the kind as it is now, or that there is none.
+                    self.over = true;
+                    if self.bookmarks {
+                        self.bookmark(&mut piece);
+                    }
+                } else if piece.is_empty() && self.bookmarks && now >= self.next_bookmark {
                     self.next_bookmark = now + self.api.inner.bookmark_every;
                     self.bookmark(&mut piece);
                 }
@@ -173,6 +181,14 @@ impl Stream {
 
     fn may(&self) -> bool {
         self.api.still_valid(&self.identity) && self.api.authorize(&self.identity, Verb::Watch, &self.target, &self.query).is_ok()
+    }
+
+    /// Whether the kind is still what it was when the watch began: its definition has neither gone nor been changed.
+    fn served(&self) -> bool {
+        let kind = self.target.kind;
+        let now = || Kinds::established(self.api.store().durable_view().list(custom::definitions()));
+        kind.custom.is_none()
+            || now().of_path(kind.group, kind.version, kind.plural).is_some_and(|found| std::ptr::eq(found, kind))
     }
 
     /// Writes the next of what was there when the watch began.

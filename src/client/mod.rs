@@ -154,6 +154,13 @@ impl Client {
     async fn from_parsed(kubeconfig: kube::config::Kubeconfig, context: Option<&str>) -> Result<Client, Error> {
         let options = kube::config::KubeConfigOptions { context: context.map(str::to_owned), ..Default::default() };
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(setup)?;
+        // Nothing has been run yet. A kubeconfig that came with a repository or in a message must not become a program on this machine,
+        // and what a command of one's own prints can be put into the file as a token (CVE-2022-24817).
+        if config.auth_info.exec.is_some() || config.auth_info.auth_provider.is_some() {
+            let why = "its user is a command (exec or auth-provider), and commands of kubeconfigs are not run: \
+                       put a token or a certificate there instead";
+            return Err(setup(why));
+        }
         Client::of(config, "portolan".to_owned())
     }
     fn of(mut config: kube::Config, manager: String) -> Result<Client, Error> {
@@ -352,5 +359,41 @@ mod tests {
         assert_eq!(path::<Pod>("d", "p", Some("status")), "/api/v1/namespaces/d/pods/p/status");
         assert_eq!(path::<Node>("", "n", None), "/api/v1/nodes/n");
         assert_eq!(path::<Deployment>("d", "", None), "/apis/apps/v1/namespaces/d/deployments");
+    }
+
+    /// CVE-2022-24817: a kubeconfig is data. Whatever it names as a way to get credentials is not run.
+    #[tokio::test]
+    async fn attack_f_a_kubeconfig_runs_no_command() {
+        let dir = tempfile::tempdir().unwrap();
+        let ran = dir.path().join("ran");
+        let (shell, script) = ("/bin/sh", format!("touch {}", ran.display()));
+        let exec = |more: Value| {
+            let mut exec = json!({"apiVersion": "client.authentication.k8s.io/v1", "command": shell, "args": ["-c", script]});
+            exec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            json!({ "exec": exec })
+        };
+        let provider =
+            json!({"auth-provider": {"name": "gcp", "config": {"cmd-path": shell, "cmd-args": format!("-c {script}")}}});
+        let users = [exec(json!({})), exec(json!({"interactiveMode": "Never", "provideClusterInfo": true})), provider];
+        for user in users.iter().chain([&json!({"token": "t"})]) {
+            let mut with_token = user.clone();
+            with_token["token"] = "t".into();
+            for user in [user, &with_token] {
+                let config = json!({
+                    "apiVersion": "v1", "kind": "Config", "current-context": "c", "users": [{"name": "u", "user": user}],
+                    "clusters": [{"name": "k", "cluster": {"server": "http://127.0.0.1:1"}}],
+                    "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+                });
+                let made = Client::from_kubeconfig_text(&config.to_string()).await;
+                match user.as_object().unwrap().len() {
+                    1 if user["token"] == "t" => assert!(made.is_ok()),
+                    _ => assert!(matches!(made, Err(Error::Setup(_))), "{user}"),
+                }
+                if let Ok(client) = made {
+                    assert!(client.get::<Node>("", "n").await.is_err(), "nobody listens there");
+                }
+                assert!(!ran.exists(), "it was run: {user}");
+            }
+        }
     }
 }

@@ -51,7 +51,7 @@ impl Deployments {
             }
         } else if key.kind == kind_of::<Pod>() && looks_different(old, new) {
             for version in [old, new].into_iter().flatten() {
-                let Some(owner) = version.meta.controller().filter(|o| o.kind == "ReplicaSet") else { continue };
+                let Some(owner) = version.meta.controller_of::<ReplicaSet>() else { continue };
                 if let Some(set) = view.get(&Key::of::<ReplicaSet>(&key.namespace, &owner.name)) {
                     self.keys_of_owner(set);
                 }
@@ -60,7 +60,7 @@ impl Deployments {
     }
 
     fn keys_of_owner(&mut self, set: &Object) {
-        if let Some(owner) = set.meta.controller().filter(|o| o.kind == "Deployment") {
+        if let Some(owner) = set.meta.controller_of::<Deployment>() {
             self.keys.add(Key::of::<Deployment>(&set.key.namespace, &owner.name));
         }
     }

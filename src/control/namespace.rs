@@ -1,9 +1,10 @@
-//! Empties namespaces that are being deleted, and then lets them go.
+//! Empties namespaces that are being deleted, and then lets them go: first the pods, and only when the last of them has stopped what they
+//! stand on. A pod that still runs keeps its NetworkPolicies, its ConfigMaps and its account (CVE-2024-7598).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use serde_json::json;
 
 use super::keyed::{Cursor, Keys, News, Trouble};
@@ -63,10 +64,8 @@ impl Loop for Namespaces {
 fn look(cx: &mut Context<'_>, key: &Key) -> Result<(), Trouble> {
     let view = cx.store.view();
     let Some(object) = view.get(key).cloned().filter(|o| o.meta.deleting()) else { return Ok(()) };
-    let content: Vec<&Arc<Object>> =
-        view.kinds().filter(|kind| kind.namespaced).flat_map(|kind| view.list_in(kind, &key.name)).collect();
     let mut conflict = None;
-    let news: Vec<&Arc<Object>> = content.iter().copied().filter(|o| !o.meta.deleting()).collect();
+    let news: Vec<&Arc<Object>> = content(&view, &key.name).filter(|o| !o.meta.deleting()).collect();
     for batch in news.chunks(BATCH) {
         let mut txn = Txn::new();
         for object in batch {
@@ -82,7 +81,7 @@ fn look(cx: &mut Context<'_>, key: &Key) -> Result<(), Trouble> {
     let view = cx.store.view();
     let Some(object) = view.get(key).cloned().or(Some(object)) else { return Ok(()) };
     let mut remaining: BTreeMap<String, usize> = BTreeMap::new();
-    for left in view.kinds().filter(|kind| kind.namespaced).flat_map(|kind| view.list_in(kind, &key.name)) {
+    for left in content(&view, &key.name) {
         *remaining.entry(left.key.kind.resource()).or_default() += 1;
     }
     let mut txn = Txn::new();
@@ -103,6 +102,14 @@ fn look(cx: &mut Context<'_>, key: &Key) -> Result<(), Trouble> {
         cx.store.commit(txn)?;
     }
     Ok(())
+}
+
+/// What has to go next: pods as long as there are any, then everything.
+fn content<'a>(view: &'a View, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Object>> {
+    let pods = kind_of::<Pod>();
+    let populated = view.list_in(pods, namespace).next().is_some();
+    let kinds = view.kinds().filter(move |kind| if populated { *kind == pods } else { kind.namespaced });
+    kinds.flat_map(move |kind| view.list_in(kind, namespace))
 }
 
 /// The namespace with a condition that says what it waits for, unless it says so already.

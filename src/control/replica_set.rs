@@ -59,7 +59,7 @@ impl ReplicaSets {
             }
             self.wake_held(key);
             for version in [old, new].into_iter().flatten() {
-                if let Some(owner) = version.meta.controller().filter(|o| o.kind == "ReplicaSet") {
+                if let Some(owner) = version.meta.controller_of::<ReplicaSet>() {
                     self.keys.add(Key::of::<ReplicaSet>(&key.namespace, &owner.name));
                 }
             }
@@ -118,7 +118,7 @@ struct Family {
 }
 
 fn family(view: &View, set: &Object) -> Result<Option<Family>, Trouble> {
-    let Some(owner) = set.meta.controller().filter(|o| o.kind == "Deployment") else { return Ok(None) };
+    let Some(owner) = set.meta.controller_of::<Deployment>() else { return Ok(None) };
     let found = view.get(&Key::of::<Deployment>(&set.key.namespace, &owner.name)).filter(|d| d.meta.uid == owner.uid);
     let Some(object) = found else { return Ok(None) };
     let siblings = view.owned_by(&owner.uid).filter(|o| o.key.kind == kind_of::<ReplicaSet>());

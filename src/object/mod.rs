@@ -114,6 +114,11 @@ impl Meta {
     pub fn controller(&self) -> Option<&OwnerReference> {
         self.owners.iter().find(|o| o.controller == Some(true))
     }
+    /// The same if it is of this kind. Another group may have a kind of the same name.
+    pub fn controller_of<K: k8s_openapi::Resource>(&self) -> Option<&OwnerReference> {
+        let group = |owner: &OwnerReference| owner.api_version.split_once('/').map_or("", |(group, _)| group) == K::GROUP;
+        self.controller().filter(|owner| owner.kind == K::KIND && group(owner))
+    }
     /// Whether deletion has been asked for.
     pub fn deleting(&self) -> bool {
         self.deletion_timestamp.is_some()

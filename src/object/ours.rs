@@ -148,7 +148,7 @@ pub struct Policy {
     /// The largest share of an Application's objects that one commit may prune, in percent. Default 50.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prune_max_percent: Option<i64>,
-    /// Objects whose prune is consented to although the budget forbids it: `Namespace/shop`, or `*`.
+    /// Objects whose prune is consented to although the budget forbids it: `Namespace/shop`, `Boat.sea.example/one`, or `*`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prune_allow: Vec<String>,
     /// Let a commit without any object prune everything. Default false.
@@ -379,7 +379,8 @@ pub struct Rollout {
     /// How far each object ever got, so that going round in circles is not taken for progress.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub progress: BTreeMap<String, i64>,
-    /// Objects that were unhealthy before it began, and how: they do not count against it unless they get worse.
+    /// Objects that were unhealthy before it began, and how: they do not count against it unless they get worse. Of a trial, only those
+    /// that are as the last good release wants them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub unhealthy_before: BTreeMap<String, String>,
     /// How often a container of each object had been restarted before it began, where one had: the highest count among its pods. Old

@@ -297,7 +297,7 @@ impl Heart {
         match self.pods.get_mut(&uid) {
             Some(entry) if revision(&pod) < revision(&entry.pod) && self.synced => return,
             Some(entry) => {
-                entry.report.known = None;
+                entry.report.saw(&pod);
                 entry.pod = pod;
             }
             None => {

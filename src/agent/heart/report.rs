@@ -1,13 +1,14 @@
 //! What the server is told about a pod: its status, its events, its end.
 //!
 //! One request per pod at a time, each computed from the newest version of the pod and valid only for it: so an older status can never
-//! replace a newer one, however long it was on its way.
+//! replace a newer one, however long it was on its way. For the same reason a version that is newer than the one that a request was made
+//! for decides it, wherever it comes from: it has been carried out by then, or never will be. A lost answer keeps nothing back.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde_json::{Map, Value};
 
-use super::{Answer, Ask, Call, Heart, PodEvent, ServerError, Slot, Work};
+use super::{Answer, Ask, Call, Heart, PodEvent, ServerError, Slot, Ticket, Work, revision};
 use crate::plan::pod::{backoff, spec};
 
 /// The longest wait between two tries to reach the server for one pod, in seconds.
@@ -34,11 +35,37 @@ const OURS: &[&str] = &[
 #[derive(Default)]
 pub(super) struct Report {
     /// What is on its way.
-    sending: Option<PodStatus>,
+    sending: Option<Sending>,
     /// What the server is known to have.
     pub(super) known: Option<PodStatus>,
     pub(super) retry_at: Option<Timestamp>,
     failures: u32,
+}
+
+/// A status on its way to the server.
+struct Sending {
+    status: PodStatus,
+    /// The version that it was made for.
+    base: u64,
+    /// Of whom an answer is awaited.
+    ticket: Ticket,
+}
+
+impl Report {
+    /// A version of the pod has come in.
+    pub(super) fn saw(&mut self, pod: &Pod) {
+        self.known = None;
+        if self.sending.as_ref().is_some_and(|sending| revision(pod) > sending.base) {
+            self.sending = None;
+            self.failures = 0;
+            self.retry_at = None;
+        }
+    }
+
+    /// Whether this is the answer that is awaited.
+    fn awaits(&self, ticket: Ticket) -> bool {
+        self.sending.as_ref().is_some_and(|sending| sending.ticket == ticket)
+    }
 }
 
 impl Heart {
@@ -59,7 +86,7 @@ impl Heart {
             self.dirty.insert(uid.to_owned()); // somebody may have waited for this
             return;
         }
-        entry.report.sending = Some(entry.status.clone());
+        let (status, base) = (entry.status.clone(), revision(&entry.pod));
         let call = Call::PatchStatus {
             namespace: spec::namespace(&entry.pod).to_owned(),
             name: spec::name(&entry.pod).to_owned(),
@@ -67,21 +94,20 @@ impl Heart {
             revision: entry.pod.metadata.resource_version.clone().unwrap_or_default(),
             status: Value::Object(patch),
         };
-        self.act(Work::Server(call), Ask::Patch { uid: uid.to_owned() });
+        let ticket = self.act(Work::Server(call), Ask::Patch { uid: uid.to_owned() });
+        if let Some(entry) = self.pods.get_mut(uid) {
+            entry.report.sending = Some(Sending { status, base, ticket });
+        }
     }
 
-    pub(super) fn patched(&mut self, uid: &str, result: Result<Answer, ServerError>) {
-        let Some(entry) = self.pods.get_mut(uid) else { return };
+    pub(super) fn patched(&mut self, uid: &str, ticket: Ticket, result: Result<Answer, ServerError>) {
+        let Some(entry) = self.pods.get_mut(uid).filter(|entry| entry.report.awaits(ticket)) else { return };
         match result {
             Ok(answer) => {
-                let mut sent = entry.report.sending.take();
+                let sent = entry.report.sending.take().map(|sending| sending.status);
                 entry.report.failures = 0;
                 entry.report.retry_at = None;
                 if let Answer::Pod(pod) = answer {
-                    // Somebody wrote after us, and the watch was faster than this answer: what we sent may be gone again.
-                    if self.pods.get(uid).is_some_and(|e| super::revision(&pod) < super::revision(&e.pod)) {
-                        sent = None;
-                    }
                     self.put_pod(pod);
                 }
                 if let Some(entry) = self.pods.get_mut(uid) {
@@ -93,13 +119,19 @@ impl Heart {
                 // It changed meanwhile, or is gone. `sending` stays until we know.
                 let call =
                     Call::GetPod { namespace: spec::namespace(&entry.pod).to_owned(), name: spec::name(&entry.pod).to_owned() };
-                self.act(Work::Server(call), Ask::Get { uid: uid.to_owned() });
+                let ticket = self.act(Work::Server(call), Ask::Get { uid: uid.to_owned() });
+                if let Some(sending) = self.pods.get_mut(uid).and_then(|entry| entry.report.sending.as_mut()) {
+                    sending.ticket = ticket;
+                }
             }
             Err(_) => self.report_failed(uid),
         }
     }
 
-    pub(super) fn got(&mut self, uid: &str, result: Result<Answer, ServerError>) {
+    pub(super) fn got(&mut self, uid: &str, ticket: Ticket, result: Result<Answer, ServerError>) {
+        if !self.pods.get(uid).is_some_and(|entry| entry.report.awaits(ticket)) {
+            return;
+        }
         match result {
             Ok(Answer::Pod(pod)) if spec::uid(&pod) == uid => {
                 if let Some(entry) = self.pods.get_mut(uid) {

@@ -232,8 +232,8 @@ impl Heart {
                 }
             }
             (Ask::Step { uid, step }, reply) => self.step_done(&uid, step, reply),
-            (Ask::Patch { uid }, Reply::Server(result)) => self.patched(&uid, result),
-            (Ask::Get { uid }, Reply::Server(result)) => self.got(&uid, result),
+            (Ask::Patch { uid }, Reply::Server(result)) => self.patched(&uid, ticket, result),
+            (Ask::Get { uid }, Reply::Server(result)) => self.got(&uid, ticket, result),
             (Ask::Delete { uid }, Reply::Server(result)) => self.deleted(&uid, result),
             (Ask::Config(config), Reply::Server(result)) => self.config_read(config, result),
             (Ask::Clear { uid }, _) => {

@@ -29,6 +29,8 @@ struct World {
     configs: BTreeMap<ConfigRef, BTreeMap<String, ByteString>>,
     revision: u64,
     server_away: bool,
+    /// The answers to reports get lost; the watch goes on.
+    loses_answers: bool,
     /// The engine's hints get lost.
     deaf: bool,
     /// Answers on their way to the heart.
@@ -74,6 +76,7 @@ impl World {
             configs: BTreeMap::new(),
             revision: 10,
             server_away: false,
+            loses_answers: false,
             deaf: false,
             answers: Vec::new(),
             serial: 0,
@@ -160,8 +163,18 @@ impl World {
                     self.answer(reply.at, ticket, Reply::Engine(reply.result.map(|_| crate::docker::Outcome::Done)));
                 }
                 Work::Server(call) => {
+                    let report = if let Call::PatchStatus { uid, .. } = &call { Some(uid.clone()) } else { None };
                     let result = self.server(call);
-                    self.answer(now + SignedDuration::from_millis(2), ticket, Reply::Server(result));
+                    match report.filter(|_| self.loses_answers) {
+                        None => self.answer(now + SignedDuration::from_millis(2), ticket, Reply::Server(result)),
+                        Some(uid) => {
+                            let pod: Pod = serde_json::from_value(self.pods[&uid].clone()).unwrap();
+                            self.serial += 1;
+                            self.answers.push((now + SignedDuration::from_millis(2), self.serial, Input::Pod(Arc::new(pod))));
+                            let late = Err(ServerError::Unavailable("no answer in time".into()));
+                            self.answer(now + SignedDuration::from_secs(30), ticket, Reply::Server(late));
+                        }
+                    }
                 }
                 Work::Probe(_) | Work::Sleep(_) => {
                     self.answer(now + SignedDuration::from_millis(1), ticket, Reply::Probe(Ok(())));
@@ -615,6 +628,25 @@ fn configuration() {
         volume v Files { in_memory: true, files: {"k": 1 bytes 0400} }
         volume v Files { in_memory: true, files: {"k": 6 bytes 0400} }"#]]
     .assert_eq(&volumes.join("\n"));
+}
+
+/// Whether a report was carried out is seen by the watch as well: nobody waits for its answer with news of a crash in hand.
+#[test]
+fn a_lost_answer_keeps_no_status_back() {
+    let mut world = World::new();
+    world.list();
+    world.loses_answers = true;
+    world.pod("p", one("web:1"));
+    world.run(5);
+    assert!(world.show().contains("p Running ready; c running restarts 0"), "{}", world.show());
+    let id = world.machine.containers().find(|c| c.name.starts_with("k8s_c_")).unwrap().id.to_owned();
+    world.machine.strike(&id, crate::docker::simulated::End::Killed, world.now);
+    world.run(5);
+    assert!(world.show().contains("p Running ready; c running restarts 1"), "{}", world.show());
+    // The word that nothing came back arrives when much else has been said, and changes nothing.
+    world.run(60);
+    assert!(world.show().contains("p Running ready; c running restarts 1"), "{}", world.show());
+    assert_eq!(world.heart.as_ref().unwrap().unreported(), None);
 }
 
 /// What a container failed by may have been put right in the ConfigMap that it is made from.

@@ -1,7 +1,7 @@
 //! Nobody hands out more than he has: what is looked at when roles and bindings are written.
 //!
 //! Whoever writes a role must have all that it allows, or the verb `escalate` on it; whoever binds one must have all that it allows, or
-//! the verb `bind` on it.
+//! the verb `bind` on it. That holds for every change, also of a label: by its labels a role becomes part of others.
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde_json::Value;
@@ -21,7 +21,9 @@ impl Api {
             return Ok(());
         }
         let (value, before) = (new.value(), old.map(Object::value));
-        let same = |field: &str| before.as_ref().is_some_and(|before| before[field] == value[field]);
+        if before.as_ref().is_some_and(|before| means_the_same(before, &value)) {
+            return Ok(());
+        }
         let may = |verb: &str, resource: &str, namespace: &str, name: &str| {
             let what = What::Resource { group: RBAC, resource, subresource: "", namespace, name, fields: "" };
             self.decide(identity, &Attributes { verb, what }).is_ok()
@@ -29,18 +31,15 @@ impl Api {
         let namespace = &*new.key.namespace;
         let granted = match kind.kind {
             "Role" | "ClusterRole" => {
-                if (same("rules") && same("aggregationRule")) || may("escalate", kind.plural, namespace, &new.key.name) {
+                if may("escalate", kind.plural, namespace, &new.key.name) {
                     return Ok(());
                 }
-                if !value["aggregationRule"].is_null() && !same("aggregationRule") {
+                if [Some(&value), before.as_ref()].into_iter().flatten().any(|role| !role["aggregationRule"].is_null()) {
                     self.has_everything(identity, kind, &new.key.name)?;
                 }
                 serde_json::from_value::<Option<Vec<PolicyRule>>>(value["rules"].clone()).ok().flatten().unwrap_or_default()
             }
             _ => {
-                if same("roleRef") && same("subjects") {
-                    return Ok(());
-                }
                 let (of, name) = (text(&value["roleRef"]["kind"]), text(&value["roleRef"]["name"]));
                 let (plural, place) = if of == "Role" { ("roles", namespace) } else { ("clusterroles", "") };
                 // Asked in the binding's own namespace, for ClusterRoles too, as in Kubernetes.
@@ -97,6 +96,18 @@ impl Api {
             Failure::forbidden(kind, name, "must have cluster-admin privileges to use an aggregationRule")
         })
     }
+}
+
+/// Whether two versions differ in nothing that can give a right to anybody: who collects garbage changes owners and finalizers.
+fn means_the_same(before: &Value, after: &Value) -> bool {
+    let [before, after] = [before, after].map(|value| {
+        let mut value = value.clone();
+        for field in ["ownerReferences", "finalizers", "managedFields", "resourceVersion"] {
+            value["metadata"].as_object_mut().map(|metadata| metadata.remove(field));
+        }
+        value
+    });
+    before == after
 }
 
 fn text(value: &Value) -> &str {

@@ -1,4 +1,11 @@
 //! Attack class E: authentication and sessions. Each case is something that was a hole somewhere; here it is refused.
+//!
+//! Names and accounts that there are not are answered like those that there are (CVE-2022-41354, CVE-2024-36106, CVE-2020-11576 by words):
+//! `rights::somebody_without_a_binding`, `joining::tokens_refused`; secrets are compared in a time that tells nothing of them
+//! (`join::same`). That a session ends with its credential's time is in `sessions`, too.
+//!
+//! What there is nothing to attack of: a page to log in (CVE-2022-24905), plugins that prove who somebody is (CVE-2021-43415), and ports of
+//! hosts, as agents listen nowhere (CVE-2020-8558, CVE-2023-1782).
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -7,6 +14,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::net::TcpListener;
 
 use super::accounts::AUTHENTICATION;
+use super::rights::RBAC;
+use super::sessions::shop;
+use super::tunnelling::raw;
 use super::*;
 use crate::api::Settings;
 use crate::api::authn::jwt::Signer;
@@ -243,6 +253,137 @@ async fn e_revoked_means_cut() {
     let open = follow(&fresh).await;
     w.must("DELETE /api/v1/namespaces/shop/serviceaccounts/ci", Value::Null).await;
     ends(open).await;
+}
+
+/// The same for what runs through a host: a log that is followed and a terminal are cut within seconds of the right, and of the account.
+#[tokio::test]
+async fn e_revoked_means_cut_for_terminals_and_logs() {
+    use tokio::io::AsyncReadExt;
+    let (w, address) = shop().await;
+    w.pod_on("endless", "h1", json!({})).await;
+    let rules = json!([{"apiGroups": [""], "resources": ["pods/log", "pods/exec"], "verbs": ["get", "create"]}]);
+    w.role("shop", "looks", rules).await;
+    let ends = async |cut: &str| {
+        w.account("ci").await;
+        w.bind("shop", "looks", "Role/looks", json!({"kind": "ServiceAccount", "name": "ci", "namespace": "shop"})).await;
+        let token = w.account_token(json!({})).await;
+        let log = Request::get("/api/v1/namespaces/shop/pods/endless/log?follow=true")
+            .header("authorization", format!("Bearer {token}"));
+        let mut log = w.api.handle(log.body(Body::empty()).unwrap()).await.into_body();
+        assert!(log.frame().await.unwrap().is_ok(), "it is followed");
+        let mut terminal = w.connect(address, None).await.unwrap();
+        let request = format!(
+            "POST /api/v1/namespaces/shop/pods/web/exec?command=cat&stdin=true&stdout=true HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\
+             Authorization: Bearer {token}\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n"
+        );
+        let answer = raw(&mut terminal, &request).await;
+        assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+        let mut peer = super::super::spdy::tests::Peer::new(terminal);
+        for (stream, name) in [(1, "error"), (3, "stdin"), (5, "stdout")] {
+            peer.open(stream, &[("streamtype", name)]).await;
+        }
+        w.must(cut, Value::Null).await;
+        let before = tokio::time::Instant::now();
+        let log_ends = async { while let Some(Ok(_)) = log.frame().await {} };
+        let terminal_ends = async { while peer.next().await.is_some() {} };
+        let both = async { tokio::join!(log_ends, terminal_ends) };
+        tokio::time::timeout(std::time::Duration::from_secs(10), both).await.expect("something stays open");
+        assert!(before.elapsed() <= std::time::Duration::from_secs(6), "{:?}", before.elapsed());
+        w.ask("DELETE /api/v1/namespaces/shop/serviceaccounts/ci", Value::Null).await;
+        w.ask(&format!("DELETE {RBAC}/namespaces/shop/rolebindings/looks"), Value::Null).await;
+    };
+    ends(&format!("DELETE {RBAC}/namespaces/shop/rolebindings/looks")).await;
+    ends("DELETE /api/v1/namespaces/shop/serviceaccounts/ci").await;
+    // Nothing is left of it at the host's end either: the next one is served.
+    let mut stream = super::sessions::admin(&w, address).await;
+    let answer = raw(&mut stream, "GET /api/v1/namespaces/shop/pods/web/log HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let _ = stream.read(&mut [0; 1]).await;
+}
+
+/// CVE-2021-26921: there is no credential without an end, the administrator's own neither.
+#[tokio::test]
+async fn e_every_credential_ends() {
+    use rustls_pki_types::CertificateDer;
+    use rustls_pki_types::pem::PemObject;
+    let w = world();
+    super::tunnelling::real_clock(&w);
+    let now = *w.clock.lock();
+    let ends = |pem: &str| {
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        let expires = super::super::authority::identify(&der).unwrap().expires.expect("it ends");
+        expires.duration_since(now).as_hours() / 24
+    };
+    let admin = w.authority.client("portolan-admin", &["system:masters"]).unwrap();
+    let (host, _) = w.host("h1").await;
+    assert!((1..=366).contains(&ends(&admin.certificate)), "{} days", ends(&admin.certificate));
+    assert!((1..=91).contains(&ends(&host)), "{} days", ends(&host));
+    w.account("ci").await;
+    for wanted in [json!({}), json!({"expirationSeconds": i64::MAX}), json!({"expirationSeconds": null})] {
+        let Some(token) =
+            w.ask(super::accounts::TOKEN, json!({"spec": wanted})).await.value["status"]["token"].as_str().map(str::to_owned)
+        else {
+            continue; // refused: as good
+        };
+        let (_, claims) = parts(&token);
+        let lasts = claims["exp"].as_i64().unwrap() - now.as_second();
+        assert!(lasts <= 366 * 24 * 3600, "{lasts}");
+    }
+}
+
+/// CVE-2021-37218: a certificate that makes somebody a client does not make him a server. An agent that met one would give it its pods.
+#[tokio::test]
+async fn e_a_client_is_no_server() {
+    let w = world();
+    super::tunnelling::real_clock(&w);
+    let (host, key) = w.host("h1").await;
+    let admin = w.authority.client("127.0.0.1", &["system:masters"]).unwrap();
+    for (certificate, key) in [(host, key), (admin.certificate, admin.key)] {
+        use rustls_pki_types::pem::PemObject;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![rustls_pki_types::CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()],
+                rustls_pki_types::PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
+            )
+            .unwrap();
+        let pretending = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let serving = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            pretending.accept(stream).await.is_ok()
+        });
+        let refused = w.connect(address, None).await;
+        assert!(refused.is_err(), "it was taken for the server");
+        assert!(!serving.await.unwrap());
+    }
+    let address = w.listen().await;
+    assert!(w.connect(address, None).await.is_ok(), "the server is");
+}
+
+/// CVE-2022-31034: what must not be guessed is made of the operating system's chance, all of it.
+#[test]
+fn e_secrets_are_chance() {
+    const MANY: usize = 4_000;
+    let tokens: Vec<(String, String)> = (0..MANY).map(|_| crate::api::join::new_token()).collect();
+    let secrets: std::collections::BTreeSet<&str> = tokens.iter().map(|(_, secret)| secret.as_str()).collect();
+    assert_eq!(secrets.len(), MANY);
+    let uids: std::collections::BTreeSet<String> = (0..MANY).map(|_| new_uid()).collect();
+    assert_eq!(uids.len(), MANY);
+    // Each place of a secret takes each of 32 letters about as often: 125 times, give or take 11.
+    for place in 0..32 {
+        let mut counts = std::collections::BTreeMap::new();
+        for (_, secret) in &tokens {
+            *counts.entry(secret.as_bytes()[place]).or_insert(0) += 1;
+        }
+        assert!(counts.len() == 32 && counts.values().all(|n| (60..=200).contains(n)), "place {place}: {counts:?}");
+    }
+    // And none follows from the one before.
+    let same = tokens.windows(2).map(|two| two[0].1.bytes().zip(two[1].1.bytes()).filter(|(a, b)| a == b).count()).sum::<usize>();
+    assert!((3_000..=5_000).contains(&same), "{same} of 128,000 letters are those of the one before; one of 32 is chance");
 }
 
 /// CVE-2018-19367 (the first visitor becomes administrator), CVE-2024-37152 (settings readable without login).

@@ -1,4 +1,7 @@
-//! Attack class J: hosts that lie. What a host reads and writes is in `access`; here is what it may pretend.
+//! Attack class J: hosts that lie. What a host reads and writes is in `access`, where it hangs itself on an owner, too (CVE-2025-5187);
+//! tokens that are replayed, keys that are not its own, and certificates that ended or were replaced are in `joining`; here is what it may
+//! pretend. There are no lists of revoked certificates that a fault could make us read wrongly (RUSTSEC-2026-0049, -0098, -0099, -0104,
+//! GHSA-3wh4): of a host the one key counts that is on record for its name, looked up with each request.
 
 use super::accounts::TOKEN;
 use super::*;
@@ -53,6 +56,59 @@ async fn j_tokens_of_anothers_pods() {
     // The same name again is another pod: the old uid buys nothing.
     w.pod_on("mine", "h1", json!({"serviceAccountName": "ci", "volumes": volume})).await;
     assert_eq!(ask(bound(&mine)).await.code, 409);
+}
+
+/// CVE-2025-4563: a pod that a host makes itself, as a mirror of what runs there or otherwise, would name what no scheduler and nobody's
+/// rights gave to it: Secrets, accounts, devices. It makes none.
+#[tokio::test]
+async fn j_no_pods_of_its_own() {
+    let w = world();
+    let h1 = Identity::node("h1");
+    assert_eq!(w.ask_as(&h1, "POST /api/v1/nodes", json!({"metadata": {"name": "h1"}})).await.code, 201);
+    w.must("POST /api/v1/namespaces/shop/secrets", json!({"metadata": {"name": "s"}})).await;
+    let container = |more: Value| {
+        let mut container = json!({"name": "c", "image": "i"});
+        container.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!([container])
+    };
+    let owner = json!([{"apiVersion": "v1", "kind": "Node", "name": "h1", "uid": "u", "controller": true}]);
+    for (annotations, owners) in [
+        (json!({}), Value::Null),
+        (json!({"kubernetes.io/config.mirror": "x", "kubernetes.io/config.source": "file"}), Value::Null),
+        (json!({"kubernetes.io/config.mirror": "x", "kubernetes.io/config.source": "api"}), owner),
+    ] {
+        for spec in [
+            json!({"containers": container(json!({}))}),
+            json!({"containers": container(json!({"envFrom": [{"secretRef": {"name": "s"}}]}))}),
+            json!({"containers": container(json!({})), "serviceAccountName": "root"}),
+            json!({"containers": container(json!({"resources": {"claims": [{"name": "gpu"}]}})),
+                "resourceClaims": [{"name": "gpu", "resourceClaimName": "gpu"}]}),
+        ] {
+            let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "spec": spec,
+                "metadata": {"name": "mirror", "annotations": annotations, "ownerReferences": owners}});
+            pod["spec"]["nodeName"] = "h1".into();
+            let path = "/api/v1/namespaces/shop/pods";
+            for line in [format!("POST {path}"), format!("POST {path}?dryRun=All"), format!("PUT {path}/mirror")] {
+                let answer = w.ask_as(&h1, &line, pod.clone()).await;
+                assert_eq!(answer.code, 403, "{line}: {}", answer.show());
+            }
+            let applied = format!("PATCH {path}/mirror?fieldManager=m&force=true");
+            let headers = [("content-type", "application/apply-patch+yaml")];
+            assert_eq!(w.send(Some(&h1), &applied, &headers, pod.to_string()).await.code, 403);
+        }
+    }
+    // Nor does it take a pod that is bound nowhere, nor devices.
+    w.must(
+        "POST /api/v1/namespaces/shop/pods",
+        json!({"metadata": {"name": "free"}, "spec": {"containers": container(json!({}))}}),
+    )
+    .await;
+    let binding = json!({"target": {"kind": "Node", "name": "h1"}});
+    assert_eq!(w.ask_as(&h1, "POST /api/v1/namespaces/shop/pods/free/binding", binding).await.code, 403);
+    for line in ["GET /apis/resource.k8s.io/v1/namespaces/shop/resourceclaims", "POST /apis/resource.k8s.io/v1/resourceslices"] {
+        assert!(matches!(w.ask_as(&h1, line, json!({})).await.code, 403 | 404), "{line}");
+    }
+    assert_eq!(w.ask_as(&h1, "GET /api/v1/namespaces/shop/secrets/s", Value::Null).await.code, 403);
 }
 
 /// What a host may not become: another host, a person, or an authority.

@@ -9,7 +9,7 @@ use crate::object::custom::{Definition, definitions, names};
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const BOATS: &str = "/apis/sea.example/v1/namespaces/shop/boats";
 
-fn boats() -> Value {
+pub(super) fn boats() -> Value {
     let schema = json!({
         "type": "object",
         "properties": {
@@ -52,7 +52,7 @@ fn boats() -> Value {
 
 impl World {
     /// What the loop for definitions does, without the loop.
-    async fn establish(&self, definition: Value) -> Value {
+    pub(super) async fn establish(&self, definition: Value) -> Value {
         let made = self.must(&format!("POST {DEFINITIONS}"), definition).await;
         let name = made["metadata"]["name"].as_str().unwrap();
         let status = names::status(&made, std::iter::empty(), false, "2026-11-21T10:00:00Z");
@@ -230,6 +230,68 @@ async fn watches_of_defined_kinds() {
             assert_eq!(object["spec"], json!({"sails": sails, "crew": 2}));
         }
     }
+}
+
+/// A watch lives as long as its kind is what it was: it hears all that there was, and ends.
+#[tokio::test]
+async fn a_watch_ends_with_its_definition() {
+    let w = world();
+    w.establish(boats()).await;
+    let mut ships = boats();
+    ships["metadata"]["name"] = "ships.sea.example".into();
+    ships["spec"]["names"] = json!({"plural": "ships", "kind": "Ship"});
+    w.establish(ships).await;
+    let at = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/boats.sea.example";
+    let follow = async |from: &str| {
+        let query = format!("{BOATS}?watch=true&allowWatchBookmarks=true&resourceVersion={from}");
+        w.follow(&query, "application/json").await
+    };
+    let mut other = w.follow("/apis/sea.example/v1/ships?watch=true", "application/json").await;
+    let mut watch = follow("").await;
+    w.must(&format!("POST {BOATS}"), boat("a", json!({"sails": 1}))).await;
+    assert_eq!(watch.next().await.unwrap()["type"], "ADDED");
+    // What says nothing about the kind's form ends nothing.
+    w.must(&format!("PATCH {at}"), json!({"metadata": {"labels": {"a": "b"}}})).await;
+    w.must(&format!("PATCH {BOATS}/a"), json!({"spec": {"sails": 2}})).await;
+    assert_eq!(watch.next().await.unwrap()["type"], "MODIFIED");
+    // Another form: the last word says from where to go on, and there the new form is seen.
+    let mut changed = boats();
+    let properties = &mut changed["spec"]["versions"][1]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+    properties["mast"] = json!({"type": "string", "default": "oak"});
+    w.must(&format!("PATCH {at}"), json!({"spec": changed["spec"]})).await;
+    w.must(&format!("PATCH {BOATS}/a"), json!({"spec": {"sails": 3}})).await;
+    let mut heard = Vec::new();
+    while let Some(event) = watch.next().await {
+        heard.push(event);
+    }
+    let last = heard.pop().expect("it says how far it was");
+    assert_eq!(last["type"], "BOOKMARK");
+    assert!(heard.len() <= 1, "{heard:?}");
+    let mut watch = follow(last["object"]["metadata"]["resourceVersion"].as_str().unwrap()).await;
+    w.must(&format!("PATCH {BOATS}/a"), json!({"spec": {"sails": 4}})).await;
+    let mut seen = heard;
+    while seen.len() < 2 {
+        seen.push(watch.next().await.unwrap());
+    }
+    assert_eq!(seen[1]["object"]["spec"], json!({"sails": 4, "crew": 2, "mast": "oak"}), "none lost, none twice: {seen:?}");
+    // The definition goes: its objects are told of, and then nothing is.
+    w.must(&format!("DELETE {at}"), Value::Null).await;
+    w.must(&format!("DELETE {BOATS}/a"), Value::Null).await;
+    w.must(&format!("PATCH {at}"), json!({"metadata": {"finalizers": null}})).await;
+    assert_eq!(watch.next().await.unwrap()["type"], "DELETED");
+    let rest = async {
+        let mut rest = Vec::new();
+        while let Some(event) = watch.next().await {
+            rest.push(event["type"].clone());
+        }
+        rest
+    };
+    let rest = tokio::time::timeout(std::time::Duration::from_secs(10), rest).await.expect("it ends by itself");
+    assert!(rest.iter().all(|sort| sort == "BOOKMARK"), "{rest:?}");
+    assert_eq!(w.ask(&format!("GET {BOATS}?watch=true"), Value::Null).await.code, 404);
+    // Nobody else's watch has ended.
+    w.must("POST /apis/sea.example/v1/namespaces/shop/ships", json!({"metadata": {"name": "s"}, "spec": {"sails": 1}})).await;
+    assert_eq!(other.next().await.unwrap()["type"], "ADDED");
 }
 
 /// CVE-2022-3162: who may read one defined kind reads no other, whatever the path looks like.

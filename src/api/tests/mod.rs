@@ -3,6 +3,7 @@
 mod access;
 mod accounts;
 mod attack_e;
+mod attack_f;
 mod attack_i;
 mod attack_j;
 mod auditing;

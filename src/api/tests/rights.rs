@@ -2,7 +2,7 @@
 
 use super::*;
 
-const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+pub(super) const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 
 fn somebody() -> Identity {
     Identity::new("jane", &["team"])
@@ -31,7 +31,7 @@ impl World {
         let body = json!({"metadata": {"name": name}, "roleRef": {"kind": kind, "name": role, "apiGroup": "rbac.authorization.k8s.io"}, "subjects": [subject]});
         self.must(&format!("POST {RBAC}/{path}"), body).await;
     }
-    async fn codes(&self, who: &Identity, rows: &[(&str, u16)]) {
+    pub(super) async fn codes(&self, who: &Identity, rows: &[(&str, u16)]) {
         for (line, code) in rows {
             let answer = self.ask_as(who, line, Value::Null).await;
             assert_eq!(answer.code, *code, "{line}: {}", answer.show());

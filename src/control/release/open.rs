@@ -182,7 +182,8 @@ impl ReleaseLoop {
         let status = ReleaseStatus { phase: Phase::RollingOut, message, started: now.clone(), ..ReleaseStatus::default() };
         let name = record::write(cx, pass, spec, wanted, &status)?;
         supersede(pass, &format!("{name} ({})", short(&chart.commit)));
-        let (unhealthy_before, restarts_before) = before(pass);
+        let (mut unhealthy_before, restarts_before) = before(pass);
+        self.excuse(pass, wanted, &mut unhealthy_before)?;
         let rollout = Rollout {
             release: name.clone(),
             purpose: Purpose::Trial,
@@ -205,6 +206,27 @@ impl ReleaseLoop {
         }
         pass.say(Severity::Normal, "RolloutStarted", format!("{name}: commit {} {}", short(&chart.commit), chart.subject));
         pass.until(Some(pass.now));
+        Ok(())
+    }
+
+    /// Leaves a trial only the excuses that it may have: for objects that are as the last good release wants them. What a release wrote
+    /// that nobody has judged (it was superseded, or people pinned it) is a change that this trial brings, whoever wrote it first.
+    pub(super) fn excuse(
+        &mut self,
+        pass: &Pass<'_>,
+        wanted: &[Wanted],
+        unhealthy: &mut BTreeMap<String, String>,
+    ) -> Result<(), Trouble> {
+        if unhealthy.is_empty() {
+            return Ok(());
+        }
+        let good = match record::release(&pass.view, &pass.object.key, &pass.status.last_good) {
+            Some(_) => Some(self.content(&pass.view, &pass.object.key, &pass.status.last_good)?),
+            None => None,
+        };
+        let same = |w: &&Wanted| good.as_ref().is_some_and(|good| good.value(&w.key) == Some(&w.value));
+        let same: BTreeSet<String> = wanted.iter().filter(same).map(|w| facts::name(&w.key)).collect();
+        unhealthy.retain(|name, _| same.contains(name));
         Ok(())
     }
 }

@@ -49,12 +49,18 @@ impl ReleaseLoop {
         purpose: Purpose,
     ) -> Result<(), Trouble> {
         let rolling = pass.status.rollout.as_ref().is_some_and(|r| r.release == release);
-        if !rolling && pass.status.rollout.is_none() && pass.status.target == release {
+        // People pinned a trial, so that it arrived without a verdict. When they let go of it, it is judged.
+        let unjudged = purpose == Purpose::Trial && pass.status.trial == release;
+        if !rolling && pass.status.rollout.is_none() && pass.status.target == release && !unjudged {
             return self.rest(cx, pass, release);
         }
         if !rolling {
             let now = Some(Time(pass.now));
-            let (unhealthy_before, restarts_before) = before(pass);
+            let (mut unhealthy_before, restarts_before) = before(pass);
+            if purpose == Purpose::Trial {
+                let content = self.content(&pass.view, &pass.object.key, release)?;
+                self.excuse(pass, &content.wanted, &mut unhealthy_before)?;
+            }
             if pass.status.trial != release {
                 supersede(pass, release);
             }

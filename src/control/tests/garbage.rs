@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod, Secret};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::json;
 
 use super::{World, key};
@@ -87,11 +88,22 @@ fn ap5_another_object_of_the_same_name_is_not_the_owner() {
     assert_eq!(owners.iter().map(|o| o.name.as_str()).collect::<Vec<_>>(), ["s", "t"], "gone is forgotten, unknown is kept");
 }
 
+/// CVE-2024-7598: what pods stand on, and what guards them, goes after them.
 #[test]
 fn ap2_a_namespace_goes_when_it_is_empty() {
     let mut world = world();
     world.silent.push("a".into());
     world.apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "default"}}));
+    world.apply(json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "deny", "namespace": "default"},
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
+    }));
+    // Whenever anything of the namespace has gone or is going, all pods have gone.
+    world.check = |world| {
+        let pods = world.list::<Pod>().len();
+        let intact = world.list::<ConfigMap>().len() + world.list::<NetworkPolicy>().len() + world.list::<Deployment>().len();
+        assert!(pods == 0 || intact == 3, "{pods} pods run, and only {intact} of 3 objects are there");
+    };
     let namespace = Key::of::<Namespace>("", "default");
     world.delete(&namespace, &DeleteOptions::default());
     world.settle();
@@ -100,7 +112,6 @@ fn ap2_a_namespace_goes_when_it_is_empty() {
         object.value()["status"]["conditions"][0]["message"],
         "Some resources are remaining: pods has 3 resource instances"
     );
-    assert!(world.list::<ConfigMap>().is_empty() && world.list::<Deployment>().is_empty());
     assert_eq!(world.list::<Pod>().len(), 3, "no new ones either");
     world.silent.clear();
     world.settle();

@@ -208,5 +208,40 @@ pub fn track(
             None => managers.push(writer),
         }
     }
+    cap(&mut managers);
     write(new, managers);
+}
+
+/// How many managers that did not apply an object remembers by name, as in Kubernetes: a client that calls itself something else each time
+/// must not make it grow.
+const UPDATERS_AT_MOST: usize = 10;
+/// What the oldest of them are called when they are too many.
+const ANCIENT: &str = "ancient-changes";
+
+/// Puts the oldest updates together until they are few enough: one entry for each version that they were written in.
+fn cap(managers: &mut Vec<Manager>) {
+    let mut updaters: Vec<Manager> = Vec::new();
+    managers.retain(|manager| {
+        let applied = manager.operation == Operation::Apply;
+        updaters.extend((!applied).then(|| manager.clone()));
+        applied
+    });
+    let age = |m: &Manager| (m.name != ANCIENT, m.time.clone(), m.name.clone(), m.subresource.clone());
+    updaters.sort_by_cached_key(age);
+    let mut too_many = updaters.len().saturating_sub(UPDATERS_AT_MOST);
+    let mut kept: Vec<Manager> = Vec::new();
+    for manager in updaters {
+        // Everything before is older, so the first of the same version is where its like are gathered.
+        match kept.iter_mut().find(|old| old.api_version == manager.api_version) {
+            Some(bucket) if too_many > 0 => {
+                bucket.name = ANCIENT.to_owned();
+                bucket.subresource.clear();
+                bucket.fields.add(&manager.fields);
+                bucket.time = manager.time;
+                too_many -= 1;
+            }
+            _ => kept.push(manager),
+        }
+    }
+    managers.extend(kept);
 }

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 
 use super::{Input, Kept, Name, Order, Prune, SyncPlan, Why, rank};
 use crate::mutant::{self, Mutant};
-use crate::object::Key;
 use crate::object::ours::{OWNER_ANNOTATION, PRUNE_ANNOTATION, WAVE_ANNOTATION};
+use crate::object::{KINDS, Key};
 
 /// The share of an Application's objects, in percent, that one commit may prune without consent. A larger share is more often a wrong
 /// path or a lost directory than a wish.
@@ -68,7 +68,9 @@ pub(super) fn plan(input: &Input<'_>, plan: &mut SyncPlan) {
         } else if precious(&key) {
             Some(format!(
                 "deleting a {} takes what is in it: it needs `pruneAllow: [{}/{}]`",
-                key.kind.kind, key.kind.kind, key.name
+                key.kind.kind,
+                consent_name(&key),
+                key.name
             ))
         } else if empty && input.policy.allow_empty != Some(true) {
             Some("the commit has no object at all: deleting everything needs `allowEmpty: true`".to_owned())
@@ -94,19 +96,31 @@ pub(super) fn plan(input: &Input<'_>, plan: &mut SyncPlan) {
 
 /// Kinds that hold people's data: going back never touches it.
 fn data(key: &Key) -> bool {
-    matches!(key.kind.kind, "PersistentVolumeClaim" | "PersistentVolume")
+    matches!((key.kind.group, key.kind.kind), ("", "PersistentVolumeClaim" | "PersistentVolume"))
 }
 
 /// Kinds whose deletion destroys more than the object itself.
 fn precious(key: &Key) -> bool {
-    matches!(key.kind.kind, "Namespace" | "PersistentVolumeClaim" | "PersistentVolume" | "CustomResourceDefinition")
+    data(key)
+        || matches!((key.kind.group, key.kind.kind), ("", "Namespace") | ("apiextensions.k8s.io", "CustomResourceDefinition"))
 }
 
-/// Whether the author consented to this deletion: `*`, `Kind/name` or `Kind/namespace/name`.
+/// What an author calls a kind when he consents: `Namespace`. A kind that somebody defined under a name that one of the program's has
+/// needs its group, `Namespace.example.org`, so that consent to one is none to the other.
+fn consent_name(key: &Key) -> String {
+    let ambiguous = key.kind.custom.is_some() && KINDS.iter().any(|kind| kind.kind == key.kind.kind);
+    if ambiguous { with_group(key) } else { key.kind.kind.to_owned() }
+}
+
+fn with_group(key: &Key) -> String {
+    format!("{}.{}", key.kind.kind, key.kind.group)
+}
+
+/// Whether the author consented to this deletion: `*`, `Kind/name` or `Kind/namespace/name`, where the kind may be `Kind.group`.
 fn allowed(input: &Input<'_>, key: &Key) -> bool {
+    let names = [consent_name(key), with_group(key)];
     input.policy.prune_allow.iter().any(|allow| {
-        allow == "*"
-            || *allow == format!("{}/{}", key.kind.kind, key.name)
-            || *allow == format!("{}/{}/{}", key.kind.kind, key.namespace, key.name)
+        let Some((kind, place)) = allow.split_once('/') else { return allow == "*" };
+        names.iter().any(|name| name == kind) && (place == &*key.name || place == format!("{}/{}", key.namespace, key.name))
     })
 }

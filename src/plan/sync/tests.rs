@@ -26,6 +26,11 @@ struct Row {
 
 fn key(name: &str) -> Key {
     let (kind, name) = name.split_once('/').unwrap();
+    if kind == "namespace.sea" {
+        // Somebody's own kind that is called what one of the program's is called.
+        let defined = crate::object::custom::stored_row("sea.example/v1", "Namespace", "namespaces", true).unwrap();
+        return Key::new(defined, "shop", name);
+    }
     let (version, kind) = match kind {
         "cm" => ("v1", "ConfigMap"),
         "ns" => ("v1", "Namespace"),
@@ -87,7 +92,7 @@ fn read(text: &str) -> Row {
                 row.inventory.push(InventoryItem {
                     api_version: key.kind.api_version(),
                     kind: key.kind.kind.to_owned(),
-                    plural: String::new(),
+                    plural: crate::object::custom::plural_of(key.kind),
                     namespace: key.namespace.to_string(),
                     name: key.name.to_string(),
                     uid: tag("@uid").unwrap_or_default(),
@@ -324,6 +329,27 @@ fn gi6_what_is_pruned_and_what_is_not() {
         prune Namespace shop
         unchanged 0"#]],
     );
+    let defined = "
+        want cm/one
+        want cm/two
+        have namespace.sea/shop @uid=1
+        live namespace.sea/shop @owner=sys/app @uid=1
+    ";
+    check(
+        defined,
+        expect![[r#"
+        wave configuration
+          create ConfigMap shop/one
+          create ConfigMap shop/two
+        prune Namespace shop/shop
+        unchanged 0"#]],
+    );
+    for (consent, going) in
+        [("Namespace/shop", false), ("Namespace.sea.example/shop", true), ("Namespace.sea.example/shop/shop", true)]
+    {
+        let plan = plan(&read(&format!("{defined}\npolicy prune-max=0 allow={consent}")));
+        assert_eq!(plan.prune.len(), usize::from(going), "{consent}");
+    }
     let empty = "
         have cm/a @uid=1
         live cm/a @owner=sys/app @uid=1

@@ -489,6 +489,77 @@ fn rb10_a_pin_and_a_suspension_win_and_a_retry_counts_once() {
     assert_eq!((house.status("app").releases, house.status("app").quarantine.len()), (6, 1), "{}", house.show());
 }
 
+/// A trial that people pinned has arrived without a verdict. When they let go of it, it is judged like any other.
+#[test]
+fn lv1_a_trial_that_was_pinned_gets_its_verdict_in_the_end() {
+    let pinned = || {
+        let mut house = House::with_app(json!({"soakSeconds": 5}));
+        house.push("c1", &[web("web:1")]);
+        house.pass(8);
+        house.push("c2", &[web("web:2")]);
+        house.pass(2);
+        house.edit(&app("app"), None, |v| v["spec"]["pin"] = json!({"release": "app-2", "reason": "show it"}));
+        house.pass(20);
+        expect![[r#"
+            app Held Healthy good=app-1 trial=app-2 target=app-2: pinned to app-2 (c2): show it
+              app-1 c1 Healthy Good: good
+              app-2 c2 Verifying no verdict: is being rolled out
+            deployment web web:2 3/3
+              pods web:2 x3
+        "#]]
+        .assert_eq(&house.show());
+        house
+    };
+    let mut house = pinned();
+    let before = house.identities();
+    house.edit(&app("app"), None, |v| v["spec"]["pin"] = json!(null));
+    house.pass(2);
+    assert_eq!(house.status("app").last_good, "app-1", "it soaks first:\n{}", house.show());
+    house.pass(6);
+    expect![[r#"
+        app Synced Healthy good=app-2 target=app-2: serving app-2 (c2)
+          app-1 c1 Healthy Good: good
+          app-2 c2 Healthy Good: good
+        deployment web web:2 3/3
+          pods web:2 x3
+    "#]]
+    .assert_eq(&house.show());
+    assert_eq!(before, house.identities(), "a verdict restarts nothing");
+    // That it broke while it was pinned is no excuse.
+    let mut house = pinned();
+    house.lost.push("web:2".to_owned());
+    house.pass(2);
+    house.edit(&app("app"), None, |v| v["spec"]["pin"] = json!(null));
+    house.pass(8);
+    let status = house.status("app");
+    assert_eq!((&*status.target, &*status.quarantine[0].release), ("app-1", "app-2"), "{}", house.show());
+}
+
+/// RB9: what a release wrote that was never judged is not excused as broken before; what breaks under the last good release is.
+#[test]
+fn rb9_what_nobody_judged_is_no_excuse_for_the_next_release() {
+    let pin = |house: &mut House, pin: Value| house.edit(&app("app"), None, |v| v["spec"]["pin"] = pin);
+    let mut house = House::with_app(json!({"soakSeconds": 5}));
+    house.push("c1", &[deployment("mail", "mail:1", 1), web("web:1")]);
+    house.pass(8);
+    house.push("c2", &[deployment("mail", "mail:2", 1), web("web:1")]);
+    house.pass(2);
+    pin(&mut house, json!({"release": "app-2", "reason": "show it"}));
+    house.pass(2);
+    house.lost.push("mail:2".to_owned());
+    house.push("c3", &[deployment("mail", "mail:2", 1), web("web:3")]);
+    house.pass(2);
+    pin(&mut house, json!(null));
+    house.pass(15);
+    let status = house.status("app");
+    assert_eq!((&*status.target, &*status.quarantine[0].release), ("app-1", "app-3"), "{}", house.show());
+    house.lost.push("mail:1".to_owned());
+    house.pass(2);
+    house.push("c4", &[deployment("mail", "mail:1", 1), web("web:4")]);
+    house.pass(15);
+    assert_eq!(house.status("app").last_good, "app-4", "{}", house.show());
+}
+
 #[test]
 fn a_dependency_comes_first_and_a_circle_is_refused() {
     let mut house = House::new();

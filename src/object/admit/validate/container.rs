@@ -334,6 +334,17 @@ pub(super) fn security(c: &mut Causes, at: &str, context: &Value) {
     }
     if there(&context["seccompProfile"]) {
         let supported = ["Localhost", "RuntimeDefault", "Unconfined"];
-        c.one_of(&format!("{at}.seccompProfile.type"), &context["seccompProfile"]["type"], &supported);
+        let profile = &context["seccompProfile"];
+        c.one_of(&format!("{at}.seccompProfile.type"), &profile["type"], &supported);
+        // A name that is empty is none: with it, containers would run without any filter (CVE-2023-2431).
+        let (at, name) = (format!("{at}.seccompProfile.localhostProfile"), text(&profile["localhostProfile"]));
+        match (profile["type"] == "Localhost", there(&profile["localhostProfile"])) {
+            (true, _) if name.is_empty() => c.required(at, "must be set when seccomp type is Localhost"),
+            (true, _) if name.starts_with('/') || name.split('/').any(|part| part == "..") => {
+                c.invalid(at, name, "must be a relative path without '..'");
+            }
+            (false, true) => c.invalid(at, name, "can only be set when seccomp type is Localhost"),
+            _ => {}
+        }
     }
 }

@@ -179,6 +179,47 @@ fn a_status_has_its_own_owner() {
     assert_eq!(with_status, before, "nothing changed, not even the time");
 }
 
+/// Of those that do not apply ten are known by name, in each version's words; the oldest are one.
+#[test]
+fn those_who_update_are_ten_at_most() {
+    let map = kind("ConfigMap");
+    let with = |object: &Value, name: &str| {
+        let mut new = object.clone();
+        new["data"][name] = "x".into();
+        new
+    };
+    let first = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m", "namespace": "shop"}, "data": {}});
+    let mut object = apply(map, None, &with(&first, "applied"), "git", false, at(0)).unwrap();
+    let mut largest = 0;
+    for n in 0..400 {
+        let mut new = with(&object, &format!("k{}", n % 20));
+        new["data"][format!("k{}", n % 20)] = n.into();
+        track(map, Some(&object), &mut new, &format!("client-{n:03}"), Operation::Update, None, at(n));
+        object = new;
+        largest = largest.max(managed::read(&object).len());
+    }
+    assert_eq!(largest, 11, "ten and the one who applied");
+    check(
+        &object,
+        expect![[r#"
+            git Apply: .data.applied
+            ancient-changes Update: .data.k0 .data.k1 .data.k10 .data.k2 .data.k3 .data.k4 .data.k5 .data.k6 .data.k7 .data.k8 .data.k9
+            client-391 Update: .data.k11
+            client-392 Update: .data.k12
+            client-393 Update: .data.k13
+            client-394 Update: .data.k14
+            client-395 Update: .data.k15
+            client-396 Update: .data.k16
+            client-397 Update: .data.k17
+            client-398 Update: .data.k18
+            client-399 Update: .data.k19
+        "#]],
+    );
+    // What is one for all of them is still somebody's: who applies it meets a conflict.
+    let taken = apply(map, Some(&object), &with(&first, "k0"), "git", false, at(500)).unwrap_err();
+    assert_eq!(taken.to_string(), "Apply failed with 1 conflict: conflict with \"ancient-changes\" using v1: .data.k0");
+}
+
 #[test]
 fn deletions_take_ownership_along() {
     let live = applied(None, deployment(containers(json!([{"name": "a", "image": "a"}, {"name": "b", "image": "b"}]))), "git", 0);
