@@ -98,6 +98,13 @@ impl LabelSelector {
     pub fn is_everything(&self) -> bool {
         self.requirements.is_empty() && !self.nothing
     }
+    /// A label and the only value of it that what is selected may have, if there is one: for an index.
+    pub fn anchor(&self) -> Option<(&str, &str)> {
+        self.requirements.iter().find_map(|r| match &r.test {
+            Test::In(values) if values.len() == 1 => Some((r.key.as_str(), values[0].as_str())),
+            _ => None,
+        })
+    }
     /// Whether an object is selected.
     pub fn matches(&self, meta: &Meta) -> bool {
         self.matches_labels(&meta.labels)
