@@ -1,20 +1,23 @@
-//! Carries `plan::schedule` to the store: bindings, and for pods that must wait the reason.
+//! Carries `plan::schedule` to the store: bindings, the end of pods that make room for more important ones, and for pods that must wait
+//! the reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, PodCondition};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde_json::{Value, json};
 
 use super::event::{Recorder, Severity};
 use super::keyed::{Cursor, News};
 use super::{Context, Loop, Next, write};
 use crate::mutant::{self, Mutant};
-use crate::object::{Key, Object, kind_of};
+use crate::object::admit::{self, DeleteOptions, Deletion};
+use crate::object::{Draft, Key, Object, kind_of};
 use crate::plan::rollout::{active, ready, stamp};
-use crate::plan::schedule::{self, Cluster, Decision, PodName, Scheduler, Strategy};
-use crate::store::{Conflict, Txn};
+use crate::plan::schedule::{self, Budget, Cluster, Decision, PodName, Preemption, Resort, Scheduler, Strategy};
+use crate::store::{Conflict, Store, Txn};
 
 /// How many bindings share a transaction. One conflict costs the whole batch a second look, one sync serves all of it.
 const BATCH: usize = 128;
@@ -23,16 +26,23 @@ const BUDGET: usize = 1024;
 /// A pod that still waits, but for another reason, is told so at most this often: reasons count nodes, and nodes come and go.
 const RETELL: SignedDuration = SignedDuration::from_secs(10);
 
+/// So long after the last pod got its node, most of what was learned on the way is forgotten: it takes memory.
+const REST: SignedDuration = SignedDuration::from_secs(10);
+
 /// The loop that gives pods their nodes.
 pub(super) struct Schedule {
     cursor: Cursor,
     cluster: Cluster,
     scheduler: Scheduler,
+    strategy: Strategy,
+    seed: u64,
     waiting: Waiting,
     /// Where the cluster was when everybody who waits had been tried.
     tried: Option<usize>,
     /// After a conflict bindings go one by one, so that one pod in motion does not hold up the others.
     alone: bool,
+    /// When a pod got its node last, until that is long ago.
+    busy: Option<Timestamp>,
     events: Recorder,
 }
 
@@ -71,9 +81,12 @@ impl Schedule {
             cursor: Cursor::default(),
             cluster: Cluster::new(),
             scheduler: Scheduler::new(strategy, seed),
+            strategy,
+            seed,
             waiting: Waiting::default(),
             tried: None,
             alone: false,
+            busy: None,
             events: Recorder::new("default-scheduler"),
         }
     }
@@ -85,6 +98,8 @@ impl Schedule {
                 Some(Err(error)) => tracing::warn!(%key, why = %error.source, "cannot be read, so nothing is placed there"),
                 None => self.cluster.remove_node(&key.name),
             }
+        } else if key.kind == kind_of::<Namespace>() {
+            self.cluster.set_namespace(&key.name, new.map(|o| &o.meta.labels));
         } else if key.kind == kind_of::<Pod>() {
             let name: PodName = (key.namespace.to_string(), key.name.to_string());
             let untried = self.waiting.fresh.contains(&name);
@@ -131,9 +146,12 @@ impl Loop for Schedule {
         match self.cursor.news(cx.store) {
             News::Everything(view) => {
                 self.cluster = Cluster::new();
+                // What it learned, it learned of the old one.
+                self.scheduler = Scheduler::new(self.strategy, self.seed);
                 self.waiting = Waiting::default();
                 self.tried = None;
-                for object in view.list(kind_of::<Node>()).chain(view.list(kind_of::<Pod>())) {
+                let namespaces = view.list(kind_of::<Namespace>());
+                for object in namespaces.chain(view.list(kind_of::<Node>())).chain(view.list(kind_of::<Pod>())) {
                     self.notice(&object.key, Some(object));
                 }
             }
@@ -145,7 +163,7 @@ impl Loop for Schedule {
         }
         let done = self.place(cx);
         self.events.flush(cx.store);
-        done
+        Ok(done?.or(self.rest(cx.now)))
     }
 }
 
@@ -161,6 +179,9 @@ impl Schedule {
             self.waiting.line.iter().filter(|(_, name)| self.waiting.fresh.contains(name)).map(|(_, name)| name.clone()).collect()
         };
         let mut hopeless: BTreeMap<String, String> = BTreeMap::new();
+        // Classes for which no room can be made either.
+        let mut beyond: BTreeSet<String> = BTreeSet::new();
+        let mut budgets: Option<Vec<Budget>> = None;
         let mut batch: Vec<Binding> = Vec::new();
         let mut again = Next::Idle;
         let mut placed = 0;
@@ -172,14 +193,53 @@ impl Schedule {
             }
             let Some(waiter) = self.waiting.pods.get(&name) else { continue };
             let Ok(pod) = waiter.object.typed::<Pod>() else { continue };
-            let decision = match hopeless.get(&waiter.class) {
+            let (class, object) = (waiter.class.clone(), waiter.object.clone());
+            // A pod for which a place is kept free may fit where others of its class do not, once those that it waits for are gone.
+            let alike = !self.cluster.is_promised(&name) || self.cluster.expects(&name);
+            let mut decision = match hopeless.get(&class).filter(|_| alike) {
                 Some(why) => Decision::Wait(why.clone()),
-                None => self.scheduler.decide_in(&waiter.class, &mut self.cluster, &pod),
+                None => self.scheduler.decide_in(&class, &mut self.cluster, &pod),
             };
+            if let Decision::Wait(why) = &decision {
+                hopeless.insert(class.clone(), why.clone());
+                let known = budgets.take().unwrap_or_else(|| budgets_of(cx.store));
+                let promised = self.cluster.is_promised(&name);
+                let resort = match beyond.contains(&class) && !promised {
+                    true => Resort::Nothing,
+                    false => self.scheduler.resort(&class, &mut self.cluster, &pod, &known),
+                };
+                // Who goes uses up what budgets allow.
+                if known.is_empty() || !matches!(resort, Resort::Preempt(_)) {
+                    budgets = Some(known);
+                }
+                match resort {
+                    Resort::Preempt(room) => {
+                        placed += 1;
+                        match self.preempt(cx, &object, &room, why) {
+                            // They are gone at once, so that the place is free.
+                            Ok(true) => decision = self.scheduler.decide_in(&class, &mut self.cluster, &pod),
+                            Ok(false) => {
+                                self.waiting.fresh.remove(&name);
+                                continue;
+                            }
+                            Err(met) => {
+                                conflict = Some(met);
+                                break;
+                            }
+                        }
+                    }
+                    Resort::Expect => {}
+                    Resort::Nothing => {
+                        // What was kept free for it does not help any more.
+                        self.cluster.promise(&pod, None);
+                        beyond.insert(class);
+                    }
+                }
+            }
             match decision {
                 Decision::Place(node) => {
                     placed += 1;
-                    batch.push(Binding { object: waiter.object.clone(), pod: name, node });
+                    batch.push(Binding { object, pod: name, node });
                     if batch.len() >= if self.alone { 1 } else { BATCH } {
                         conflict = self.commit(cx, std::mem::take(&mut batch)).err().or(conflict);
                         if conflict.is_some() && !self.alone {
@@ -190,7 +250,6 @@ impl Schedule {
                 Decision::Wait(why) => {
                     self.waiting.fresh.remove(&name);
                     again = again.or(self.tell(cx, &name, &why));
-                    hopeless.insert(self.waiting.pods[&name].class.clone(), why);
                 }
             }
         }
@@ -202,12 +261,28 @@ impl Schedule {
             self.tried = None;
             return Err(conflict);
         }
+        if placed > 0 {
+            self.busy = Some(cx.now);
+        }
         if placed > 0 && !self.waiting.pods.is_empty() {
             // A pod that was placed late in the line may be the neighbour that one before it waits for.
             again = Next::Again;
         }
         self.tried = (placed == 0).then(|| self.cluster.position());
         Ok(again)
+    }
+
+    /// Forgets what is quick to learn again, a while after there was anything to do.
+    fn rest(&mut self, now: Timestamp) -> Next {
+        match self.busy.map(|busy| busy + REST) {
+            Some(until) if now >= until => {
+                self.busy = None;
+                self.scheduler.rest(&mut self.cluster);
+                Next::Idle
+            }
+            Some(until) => Next::At(until),
+            None => Next::Idle,
+        }
     }
 
     /// Writes a batch of bindings. When something that one of them was made from has changed, all of them are taken back: the pods wait
@@ -249,27 +324,96 @@ impl Schedule {
         Ok(())
     }
 
+    /// Asks pods to go, so that another one finds room. Says whether they are gone at once; if not, the place is kept free for it.
+    fn preempt(&mut self, cx: &mut Context<'_>, pod: &Arc<Object>, room: &Preemption, why: &str) -> Result<bool, Conflict> {
+        let mut txn = Txn::new();
+        let view = cx.store.view();
+        let key = Key::of::<Node>("", &room.node);
+        let now = view.get(&key);
+        let same = now.and_then(|o| o.typed::<Node>().ok()).is_some_and(|node| self.cluster.knows(&node));
+        txn.expect(key.clone(), now.map(|o| o.revision));
+        let mut stale = !same;
+        let mut asked: Vec<Arc<Object>> = Vec::new();
+        let mut gone = true;
+        for name in &room.victims {
+            // One that is not there any more, or that somebody else has asked to go, is no obstacle.
+            let Some(victim) = view.get(&Key::of::<Pod>(&name.0, &name.1)).filter(|v| !v.meta.deleting()) else { continue };
+            let options =
+                DeleteOptions { uid: Some(victim.meta.uid.clone()), revision: Some(victim.revision), ..DeleteOptions::default() };
+            match admit::delete(victim, &options, cx.now) {
+                Ok(Deletion::Remove) => drop(txn.delete(victim.key.clone(), Some(victim.revision))),
+                Ok(Deletion::Mark(draft)) => {
+                    gone = false;
+                    txn.update(disrupted(&draft, cx.now), victim.revision);
+                }
+                Ok(Deletion::Unchanged) => gone = false,
+                Err(_) => stale = true,
+            }
+            asked.push(victim.clone());
+        }
+        gone &= !room.victims.is_empty();
+        for name in &room.outbid {
+            if let Some(other) = self.waiting.pods.get(name) {
+                txn.update(write::edited(&other.object, |value| nominate(value, None)), other.object.revision);
+            }
+        }
+        if !gone {
+            let condition = unschedulable(why, pod, cx.now);
+            let draft = write::edited(pod, |value| {
+                set_condition(value, &condition);
+                nominate(value, Some(&room.node));
+            });
+            txn.update(draft, pod.revision);
+        }
+        let outcome = if stale {
+            Err(Conflict { key, kind: crate::store::ConflictKind::Missing })
+        } else {
+            cx.store.commit(txn).map(|_| ())
+        };
+        if let Err(conflict) = outcome {
+            // All of it is taken back, as it is now.
+            for name in
+                room.victims.iter().chain(&room.outbid).chain([&(pod.key.namespace.to_string(), pod.key.name.to_string())])
+            {
+                match view.get(&Key::of::<Pod>(&name.0, &name.1)).map(|o| o.typed::<Pod>()) {
+                    Some(Ok(pod)) => self.cluster.set_pod(&pod),
+                    _ => self.cluster.remove_pod(name),
+                }
+            }
+            return Err(conflict);
+        }
+        let message = format!("Preempted by pod {} on node {}", pod.meta.uid, room.node);
+        for victim in &asked {
+            self.events.record(cx, victim, Severity::Normal, "Preempted", &message);
+        }
+        if gone {
+            room.victims.iter().for_each(|name| self.cluster.remove_pod(name));
+        } else {
+            self.events.record(cx, pod, Severity::Warning, "FailedScheduling", why);
+        }
+        Ok(gone)
+    }
+
     /// Writes down why a pod waits, when that is news.
     fn tell(&mut self, cx: &mut Context<'_>, name: &PodName, why: &str) -> Next {
         let Some(waiter) = self.waiting.pods.get_mut(name) else { return Next::Idle };
         let Ok(pod) = waiter.object.typed::<Pod>() else { return Next::Idle };
         let known = pod.status.as_ref().and_then(|s| s.conditions.as_ref()?.iter().find(|c| c.type_ == "PodScheduled"));
-        if known.is_some_and(|c| c.status == "False" && c.message.as_deref() == Some(why)) {
+        let nominated = pod.status.as_ref().and_then(|s| s.nominated_node_name.as_deref()).is_some_and(|n| !n.is_empty());
+        let forsaken = nominated && !self.cluster.is_promised(name);
+        if !forsaken && known.is_some_and(|c| c.status == "False" && c.message.as_deref() == Some(why)) {
             return Next::Idle;
         }
-        if let Some(told) = waiter.told.filter(|told| *told + RETELL > cx.now && known.is_some()) {
+        if let Some(told) = waiter.told.filter(|told| !forsaken && *told + RETELL > cx.now && known.is_some()) {
             return Next::At(told + RETELL);
         }
-        let since = known.filter(|c| c.status == "False").and_then(|c| c.last_transition_time.clone());
-        let condition = PodCondition {
-            type_: "PodScheduled".to_owned(),
-            status: "False".to_owned(),
-            reason: Some("Unschedulable".to_owned()),
-            message: Some(why.to_owned()),
-            last_transition_time: Some(since.unwrap_or_else(|| stamp(cx.now))),
-            ..PodCondition::default()
-        };
-        let draft = write::edited(&waiter.object, |value| set_condition(value, &condition));
+        let condition = unschedulable(why, &waiter.object, cx.now);
+        let draft = write::edited(&waiter.object, |value| {
+            set_condition(value, &condition);
+            if forsaken {
+                nominate(value, None);
+            }
+        });
         let mut txn = Txn::new();
         txn.update(draft, waiter.object.revision);
         waiter.told = Some(cx.now);
@@ -283,6 +427,59 @@ impl Schedule {
     }
 }
 
+/// What the budgets for disruption allow at this moment.
+fn budgets_of(store: &Store) -> Vec<Budget> {
+    let view = store.view();
+    let typed = view.list(kind_of::<PodDisruptionBudget>()).filter_map(|o| o.typed::<PodDisruptionBudget>().ok());
+    typed
+        .map(|budget| {
+            let namespace = budget.metadata.namespace.clone().unwrap_or_default();
+            let pods: Vec<Arc<Pod>> = view.list_in(kind_of::<Pod>(), &namespace).filter_map(|o| o.typed::<Pod>().ok()).collect();
+            Budget::of(&budget, pods.iter().map(|pod| &**pod))
+        })
+        .collect()
+}
+
+/// The condition that says why a pod waits, since when it does.
+fn unschedulable(why: &str, pod: &Object, now: Timestamp) -> PodCondition {
+    let since = pod.typed::<Pod>().ok().and_then(|pod| {
+        let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+        let known = conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
+        known.last_transition_time.clone()
+    });
+    PodCondition {
+        type_: "PodScheduled".to_owned(),
+        status: "False".to_owned(),
+        reason: Some("Unschedulable".to_owned()),
+        message: Some(why.to_owned()),
+        last_transition_time: Some(since.unwrap_or_else(|| stamp(now))),
+        ..PodCondition::default()
+    }
+}
+
+/// Says on which node a place is kept free for a pod.
+fn nominate(value: &mut Value, node: Option<&str>) {
+    match node {
+        Some(node) => value["status"]["nominatedNodeName"] = json!(node),
+        None => drop(value.get_mut("status").and_then(Value::as_object_mut).and_then(|s| s.remove("nominatedNodeName"))),
+    }
+}
+
+/// A pod that is asked to go, with the condition that says why.
+fn disrupted(pod: &Draft, now: Timestamp) -> Draft {
+    let mut value = pod.value();
+    let condition = PodCondition {
+        type_: "DisruptionTarget".to_owned(),
+        status: "True".to_owned(),
+        reason: Some("PreemptionByScheduler".to_owned()),
+        message: Some("default-scheduler: preempting to accommodate a higher priority pod".to_owned()),
+        last_transition_time: Some(stamp(now)),
+        ..PodCondition::default()
+    };
+    set_condition(&mut value, &condition);
+    Draft::new(pod.key.kind, value)
+}
+
 /// The pod with its node, and with the condition that says so.
 fn bound(pod: &Object, node: &str, now: Timestamp) -> crate::object::Draft {
     write::edited(pod, |value| {
@@ -294,6 +491,7 @@ fn bound(pod: &Object, node: &str, now: Timestamp) -> crate::object::Draft {
             ..PodCondition::default()
         };
         set_condition(value, &condition);
+        nominate(value, None);
     })
 }
 

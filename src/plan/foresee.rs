@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, PodStatus};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, PodCondition, PodStatus};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -16,8 +18,9 @@ use serde_json::Value;
 
 use super::rollout::deployment::{self, Member};
 use super::rollout::{active, available, bounds, ready, replica_set, stamp};
-use super::schedule::{self, Cluster, Decision, Scheduler, Strategy};
+use super::schedule::{self, Budget, Cluster, Decision, Resort, Scheduler, Strategy};
 use crate::object::Key;
+use crate::object::admit::assign;
 
 /// Rounds after which it is given up: a rollout of the largest allowed Deployment, one pod at a time, takes fewer.
 const MOST_ROUNDS: usize = 20_000;
@@ -35,6 +38,12 @@ pub struct Before {
     pub sets: Vec<ReplicaSet>,
     /// Pods that have not ended.
     pub pods: Vec<Pod>,
+    /// Namespaces: rules about other pods may choose them by their labels.
+    pub namespaces: Vec<Namespace>,
+    /// Priority classes, which say whose pods have to go for others.
+    pub classes: Vec<PriorityClass>,
+    /// Budgets for disruption, which say of whom rather not too many.
+    pub budgets: Vec<PodDisruptionBudget>,
 }
 
 /// What there is before, and what is done.
@@ -122,6 +131,9 @@ pub fn grown(input: &Input<'_>) -> Before {
         deployments: world.deployments.into_values().collect(),
         sets: world.sets.into_values().collect(),
         pods: world.pods.into_values().collect(),
+        namespaces: input.before.namespaces.clone(),
+        classes: world.classes.into_values().collect(),
+        budgets: world.budgets.into_values().collect(),
     }
 }
 
@@ -190,6 +202,8 @@ struct World {
     started: Vec<Name>,
     stopped: Vec<Name>,
     extents: BTreeMap<Name, Watched>,
+    classes: BTreeMap<Name, PriorityClass>,
+    budgets: BTreeMap<Name, PodDisruptionBudget>,
     numbers: u64,
 }
 
@@ -208,6 +222,10 @@ fn read<T: DeserializeOwned>(value: &Value) -> Option<T> {
 impl World {
     fn new(input: &Input<'_>) -> World {
         let mut cluster = Cluster::new();
+        for namespace in &input.before.namespaces {
+            let name = namespace.metadata.name.as_deref().unwrap_or_default();
+            cluster.set_namespace(name, namespace.metadata.labels.as_ref());
+        }
         input.nodes.iter().for_each(|node| cluster.set_node(node));
         let pods: BTreeMap<Name, Pod> = by_name(input.before.pods.clone(), |p| &p.metadata);
         pods.values().for_each(|pod| cluster.set_pod(pod));
@@ -232,6 +250,8 @@ impl World {
             started: Vec::new(),
             stopped: Vec::new(),
             extents: BTreeMap::new(),
+            classes: by_name(input.before.classes.clone(), |c| &c.metadata),
+            budgets: by_name(input.before.budgets.clone(), |b| &b.metadata),
             // Names and uids go on after those that an earlier look made up.
             numbers: input.before.pods.len() as u64 * 1000,
         }
@@ -286,6 +306,12 @@ impl World {
                 self.sets.insert(name.clone(), new);
                 self.touched_sets.insert(name);
             }
+            ("", "Namespace") => {
+                let Some(new) = read::<Namespace>(value) else { return };
+                self.cluster.set_namespace(&name.1, new.metadata.labels.as_ref());
+            }
+            ("scheduling.k8s.io", "PriorityClass") => self.classes.extend(read(value).map(|class| (name, class))),
+            ("policy", "PodDisruptionBudget") => self.budgets.extend(read(value).map(|budget| (name, budget))),
             ("", "Pod") if !self.pods.contains_key(&name) => {
                 let Some(mut new) = read::<Pod>(value) else { return };
                 self.made(&mut new.metadata, None);
@@ -338,11 +364,29 @@ impl World {
         self.pods.iter().filter(move |(_, p)| owned_by(&p.metadata, uid.as_deref()))
     }
 
-    fn add(&mut self, pod: Pod) {
+    fn add(&mut self, mut pod: Pod) {
+        self.rank(&mut pod);
         let name = name_of(&pod.metadata);
         self.started.push(name.clone());
         self.unplaced.insert(name.clone());
         self.pods.insert(name, pod);
+    }
+
+    /// Gives a pod its priority, as admission does.
+    fn rank(&self, pod: &mut Pod) {
+        let class = |c: &PriorityClass| assign::PriorityClass {
+            name: c.metadata.name.clone().unwrap_or_default(),
+            value: c.value.unwrap_or(0),
+            policy: c.preemption_policy.clone().unwrap_or_default(),
+            default: c.global_default == Some(true),
+        };
+        let Some(spec) = pod.spec.as_mut().filter(|spec| spec.priority.is_none()) else { return };
+        let classes: Vec<_> = self.classes.values().map(class).collect();
+        // What names a class that is not there is refused before it comes to this.
+        let named = spec.priority_class_name.as_deref().unwrap_or_default();
+        if let Ok(Some(class)) = assign::PriorityClass::choose(named, &classes) {
+            (spec.priority, spec.preemption_policy) = (Some(class.value), Some(class.policy));
+        }
     }
 
     /// Asks a pod to go. It keeps its place until it has stopped, which takes a moment: who is placed meanwhile is placed beside it.
@@ -358,6 +402,24 @@ impl World {
             Some(at) => drop(self.started.remove(at)),
             None => self.stopped.push(name.clone()),
         }
+    }
+
+    /// A pod has to go for another one, and whoever made it will make a new one.
+    fn evict(&mut self, name: &Name) {
+        let owner = |meta: &ObjectMeta| meta.uid.clone();
+        let set = self
+            .pods
+            .get(name)
+            .and_then(|pod| self.sets.iter().find(|(_, s)| owned_by(&pod.metadata, owner(&s.metadata).as_deref())));
+        let above = set
+            .and_then(|(_, set)| self.deployments.iter().find(|(_, d)| owned_by(&set.metadata, owner(&d.metadata).as_deref())));
+        let (set, above) = (set.map(|(name, _)| name.clone()), above.map(|(name, _)| name.clone()));
+        self.touched_sets.extend(set);
+        if let Some(above) = above {
+            self.watch(&above);
+            self.touched.insert(above);
+        }
+        self.remove(name);
     }
 
     /// Counts a Deployment's pods from now on.
@@ -493,14 +555,33 @@ impl World {
         busy
     }
 
+    /// How many pods the budgets allow to disrupt now.
+    fn allowances(&self) -> Vec<Budget> {
+        let namespace = |b: &PodDisruptionBudget| b.metadata.namespace.clone().unwrap_or_default();
+        let allowance = |b: &PodDisruptionBudget| {
+            let inside = self.pods.iter().filter(|(name, _)| name.0 == namespace(b));
+            Budget::of(b, inside.map(|(_, pod)| pod))
+        };
+        self.budgets.values().map(allowance).collect()
+    }
+
     /// Gives pods their hosts.
     fn place(&mut self) -> bool {
         let mut line: Vec<Name> = self.unplaced.iter().cloned().collect();
         line.sort_by_cached_key(|name| self.pods.get(name).map(schedule::order));
         let mut busy = false;
+        // Classes that fit nowhere, not even when others go.
+        let mut hopeless: BTreeMap<String, String> = BTreeMap::new();
         for name in line {
             let Some(pod) = self.pods.get_mut(&name) else { continue };
-            match self.scheduler.decide(&mut self.cluster, pod) {
+            let class = Scheduler::class(pod);
+            // One for whom a place is kept free fits there once it is free.
+            let alike = !self.cluster.is_promised(&name) || self.cluster.expects(&name);
+            let decision = match hopeless.get(&class).filter(|_| alike) {
+                Some(why) => Decision::Wait(why.clone()),
+                None => self.scheduler.decide_in(&class, &mut self.cluster, pod),
+            };
+            match decision {
                 Decision::Place(node) => {
                     pod.spec.get_or_insert_default().node_name = Some(node.to_string());
                     self.starting.insert(name.clone());
@@ -509,6 +590,16 @@ impl World {
                     busy = true;
                 }
                 Decision::Wait(why) => {
+                    let pod = pod.clone();
+                    let budgets = self.allowances();
+                    match self.scheduler.resort(&class, &mut self.cluster, &pod, &budgets) {
+                        Resort::Preempt(room) => {
+                            room.victims.iter().for_each(|victim| self.evict(victim));
+                            busy = true;
+                        }
+                        Resort::Expect => {}
+                        Resort::Nothing => drop(hopeless.insert(class, why.clone())),
+                    }
                     self.waiting.insert(name, why);
                 }
             }
@@ -630,5 +721,23 @@ mod tests {
             Deployment shop/db: 1 wanted, at least 0 serve, at most 1 pods
         "#]]
         .assert_eq(&world(&nodes, vec![before], vec![vec![after]], vec![]));
+    }
+
+    #[test]
+    fn more_important_pods_make_others_go() {
+        let nodes = [node("a", "2"), node("b", "2")];
+        let class = Kind::of("scheduling.k8s.io/v1", "PriorityClass").unwrap();
+        let high = (Key::new(class, "", "high"), json!({"metadata": {"name": "high"}, "value": 5}));
+        let web = deployment("web", 4, "web:1", "1", json!({}));
+        let mut db = deployment("db", 1, "db:1", "1500m", json!({}));
+        db.1["spec"]["template"]["spec"]["priorityClassName"] = json!("high");
+        expect_test::expect![[r#"
+            starts: Deployment shop/db on a
+            stops: Deployment shop/web on a; Deployment shop/web on a
+            2 of Deployment shop/web wait: 0/2 nodes are available: 2 Insufficient cpu.
+            Deployment shop/db: 1 wanted, at least 0 serve, at most 1 pods
+            Deployment shop/web: 4 wanted, at least 2 serve, at most 4 pods
+        "#]]
+        .assert_eq(&world(&nodes, vec![web], vec![vec![high], vec![db]], vec![]));
     }
 }

@@ -11,11 +11,15 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::shape::{CLASS, Churn, Counts, PRIORITY, Shape, TEST, Template};
-use crate::plan::schedule::{Cluster, Decision, Scheduler, Strategy};
+use crate::plan::schedule::{Cluster, Decision, Resort, Scheduler, Strategy};
 
 /// How long the decisions for the measured pods took.
 pub(super) fn run(shape: &Shape, counts: Counts) -> Result<Duration> {
     let mut world = World { shape, cluster: Cluster::new(), scheduler: Scheduler::new(Strategy::Spread, 0) };
+    for namespace in shape.namespaces() {
+        let labels = serde_json::from_value(namespace["metadata"]["labels"].clone())?;
+        world.cluster.set_namespace(namespace["metadata"]["name"].as_str().unwrap_or_default(), Some(&labels));
+    }
     for n in 0..counts.nodes {
         world.node(n)?;
     }
@@ -80,8 +84,17 @@ impl World<'_> {
         read(&pod)
     }
 
+    /// Places a pod, for which others may have to go: at once, as those of these shapes do.
     fn place(&mut self, pod: &Pod) -> bool {
-        matches!(self.scheduler.decide(&mut self.cluster, pod), Decision::Place(_))
+        let class = Scheduler::class(pod);
+        if let Decision::Place(_) = self.scheduler.decide_in(&class, &mut self.cluster, pod) {
+            return true;
+        }
+        let Resort::Preempt(room) = self.scheduler.resort(&class, &mut self.cluster, pod, &[]) else { return false };
+        for victim in &room.victims {
+            self.cluster.remove_pod(victim);
+        }
+        matches!(self.scheduler.decide_in(&class, &mut self.cluster, pod), Decision::Place(_))
     }
 }
 

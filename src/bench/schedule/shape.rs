@@ -200,6 +200,15 @@ pub(super) const SHAPES: &[Shape] = &[
         before: &[Template::Plain, Template::Near, Template::Apart, Template::LikesNear, Template::LikesApart],
         ..PLAIN
     },
+    // Kubernetes lists the large run and leaves it out; its own largest has 1,000 nodes and no threshold.
+    Shape {
+        name: "PreemptionBasic",
+        large: [5000, 20000, 5000],
+        small: [500, 2000, 500],
+        before: &[Template::Low],
+        measured: Template::High,
+        ..PLAIN
+    },
     Shape {
         name: "PreemptionAsync",
         large: [5000, 20000, 5000],

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use serde_json::Value;
 
 use super::made::{Facts, Made, make};
@@ -63,6 +65,7 @@ pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy:
     let mut kinds: BTreeSet<&'static Kind> = wanted.iter().map(|w| w.key.kind).chain(managed.iter().map(|k| k.kind)).collect();
     let typed = ["Deployment", "ReplicaSet"].map(|k| Kind::of("apps/v1", k).expect("it has a row"));
     kinds.extend([kind_of::<Namespace>(), kind_of::<Node>(), kind_of::<Pod>()].into_iter().chain(typed));
+    kinds.extend([kind_of::<PriorityClass>(), kind_of::<PodDisruptionBudget>()]);
     kinds.extend(["ConfigMap", "Secret"].map(|k| Kind::of("v1", k).expect("it has a row")));
     let mut all: BTreeMap<Key, Arc<Object>> = BTreeMap::new();
     for kind in kinds {
@@ -110,6 +113,9 @@ pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy:
         deployments: typed_of(&all),
         sets: typed_of(&all),
         pods: typed_of::<Pod>(&all).into_iter().filter(|p| !ended(p)).collect(),
+        namespaces: typed_of(&all),
+        classes: typed_of(&all),
+        budgets: typed_of(&all),
     };
     make(Facts {
         application: owner,

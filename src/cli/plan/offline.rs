@@ -171,6 +171,9 @@ fn cluster(path: &std::path::Path) -> Result<(Vec<Node>, Before), Failure> {
         deployments: of::<Deployment>(&list, "Deployment")?,
         sets: of::<ReplicaSet>(&list, "ReplicaSet")?,
         pods: of::<Pod>(&list, "Pod")?,
+        namespaces: of(&list, "Namespace")?,
+        classes: of(&list, "PriorityClass")?,
+        budgets: of(&list, "PodDisruptionBudget")?,
     };
     before.pods.retain(|p| !ended(p));
     Ok((of::<Node>(&list, "Node")?, before))

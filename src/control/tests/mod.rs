@@ -3,6 +3,7 @@
 mod drive;
 mod garbage;
 mod node;
+mod preempt;
 mod random;
 mod rollout;
 

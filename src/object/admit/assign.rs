@@ -1,10 +1,12 @@
 //! What an object is given that it shares with no other, or that depends on what else is in the cluster: addresses and node ports of
-//! services, the class of a claim that names none, the token of a pod's service account.
+//! services, the class of a claim that names none, the token of a pod's service account, its
+//! priority.
 //!
 //! A choice is made before the transaction, from what one view shows. That two writers did not choose the same is seen to by the store:
 //! what an object holds is a [claim](crate::object::Meta::claims), and nobody else can be stored with the same.
 
 mod account;
+mod priority;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,6 +15,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::names::Cidr;
+pub use priority::PriorityClass;
+
 use super::{Cause, Refused};
 use crate::object::{Key, Kind, Object};
 
@@ -69,7 +73,10 @@ pub fn assign(
             Service { old: old.map(|old| &old["spec"]), around, causes: &mut causes, chance: hash(chance) }.assign(value)
         }
         ("", "PersistentVolumeClaim") if old.is_none() => default_class(value, around),
-        ("", "Pod") if old.is_none() => account::give(value, around, chance),
+        ("", "Pod") if old.is_none() => {
+            account::give(value, around, chance);
+            priority::give(value, around, &mut causes);
+        }
         _ => {}
     }
     if causes.is_empty() {

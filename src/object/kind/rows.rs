@@ -483,7 +483,6 @@ pub static KINDS: &[Kind] = &[
         default: defaults::policy::priority_class,
         validate: validate::policy::priority_class,
         columns: columns::policy::PRIORITY_CLASS,
-        idle: "the scheduler does not look at priorities yet",
         ..PLAIN
     },
     Kind {

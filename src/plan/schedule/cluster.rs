@@ -5,30 +5,44 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, PodSpec, Taint};
 
-use super::demand::{Demand, HostPort, Resources, Term, host_ports, owner_of, requests};
+use super::demand::{Demand, HostPort, Labels, Resources, Term, host_ports, owner_of, requests};
+use super::tally::{Opinion, Tallies, add};
 
 /// A pod by namespace and name.
 pub type PodName = (String, String);
 
 /// A pod that has a node.
-#[derive(Debug)]
-struct Placed {
-    node: Arc<str>,
-    namespace: String,
-    labels: BTreeMap<String, String>,
+#[derive(Clone, Debug)]
+pub(super) struct Placed {
+    host: usize,
+    pub(super) namespace: String,
+    pub(super) labels: Labels,
     owner: String,
     requests: Resources,
     ports: Vec<HostPort>,
-    apart: Vec<Term>,
-    leaving: bool,
+    pub(super) opinions: Arc<[Opinion]>,
+    pub(super) priority: i32,
+    /// When it was created.
+    pub(super) since: Option<Timestamp>,
+    pub(super) leaving: bool,
+}
+
+/// A place that is kept free for a pod: others have to go for it first (`nominatedNodeName`).
+#[derive(Clone, Debug)]
+pub(super) struct Promise {
+    pod: PodName,
+    pub(super) priority: i32,
+    pub(super) requests: Resources,
+    pub(super) ports: Vec<HostPort>,
 }
 
 /// What matters of a node.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Facts {
-    pub(super) labels: BTreeMap<String, String>,
+    pub(super) labels: Labels,
     pub(super) taints: Vec<Taint>,
     pub(super) unschedulable: bool,
     pub(super) allocatable: Resources,
@@ -55,8 +69,9 @@ impl Facts {
 }
 
 /// A node and what is taken on it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Host {
+    pub(super) name: Arc<str>,
     /// Whether there is such a node. Pods may be bound to one that has gone.
     pub(super) known: bool,
     pub(super) facts: Facts,
@@ -65,31 +80,54 @@ pub(super) struct Host {
     pub(super) ports: Vec<HostPort>,
     /// How many pods of each owner are here.
     pub(super) owners: BTreeMap<String, i64>,
+    /// Who is here.
+    pub(super) here: Vec<Arc<PodName>>,
+    pub(super) promised: Vec<Promise>,
 }
 
-/// How many pods that a term is about are in each of its domains.
-#[derive(Debug, Default)]
-struct Count {
-    term: Option<Term>,
-    domains: BTreeMap<String, i64>,
+impl Host {
+    fn new(name: &str) -> Host {
+        Host {
+            name: name.into(),
+            known: false,
+            facts: Facts::default(),
+            used: Resources::default(),
+            pods: 0,
+            ports: Vec::new(),
+            owners: BTreeMap::new(),
+            here: Vec::new(),
+            promised: Vec::new(),
+        }
+    }
 }
 
 /// The nodes, and the pods on them.
 #[derive(Debug, Default)]
 pub struct Cluster {
-    pub(super) nodes: BTreeMap<Arc<str>, Host>,
-    placed: BTreeMap<PodName, Placed>,
-    /// Pods per domain for each term that somebody asked about.
-    counts: BTreeMap<String, Count>,
-    /// For each required anti-affinity term of a placed pod: the domains that hold such pods.
-    keep_out: BTreeMap<String, Count>,
+    /// Nodes by number. A number is used again when its node has gone, with all pods.
+    pub(super) hosts: Vec<Host>,
+    ids: BTreeMap<Arc<str>, usize>,
+    free: Vec<usize>,
+    known: usize,
+    placed: BTreeMap<Arc<PodName>, Placed>,
+    /// For whom a place is kept free, and where.
+    promises: BTreeMap<PodName, usize>,
+    /// How many pods with a place have which priority.
+    priorities: BTreeMap<i32, i64>,
+    /// Labels of namespaces.
+    namespaces: BTreeMap<String, Labels>,
+    pub(super) tallies: Tallies,
     /// Which nodes changed, in order; classes remember how far they have read.
-    log: Vec<Arc<str>>,
+    log: Vec<usize>,
     /// How many entries were dropped from the front of the log.
     dropped: usize,
+    /// Grows when counts changed in domains of nodes that are not in the log: a node with pods moved to others.
+    pub(super) epoch: u64,
     /// The node that was chosen last, for taking turns.
     pub(super) last: Arc<str>,
 }
+
+static NO_LABELS: Labels = Labels::new();
 
 impl Cluster {
     /// Without nodes.
@@ -99,17 +137,48 @@ impl Cluster {
 
     /// How many nodes there are.
     pub fn len(&self) -> usize {
-        self.nodes().count()
+        self.known
     }
 
     /// Whether there are no nodes.
     pub fn is_empty(&self) -> bool {
-        self.nodes().next().is_none()
+        self.known == 0
     }
 
-    /// The nodes that exist, by name.
-    pub(super) fn nodes(&self) -> impl Iterator<Item = (&Arc<str>, &Host)> {
-        self.nodes.iter().filter(|(_, host)| host.known)
+    /// Whether there is a node of this name.
+    pub(super) fn host(&self, name: &str) -> Option<&Host> {
+        self.ids.get(name).map(|id| &self.hosts[*id])
+    }
+
+    pub(super) fn id(&self, name: &str) -> Option<usize> {
+        self.ids.get(name).copied()
+    }
+
+    fn enter(&mut self, name: &str) -> usize {
+        if let Some(id) = self.ids.get(name) {
+            return *id;
+        }
+        let host = Host::new(name);
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.hosts[id] = host;
+                id
+            }
+            None => {
+                self.hosts.push(host);
+                self.hosts.len() - 1
+            }
+        };
+        self.ids.insert(self.hosts[id].name.clone(), id);
+        id
+    }
+
+    /// Forgets a node that is none, when nobody is there any more.
+    fn leave(&mut self, id: usize) {
+        let host = &self.hosts[id];
+        if !host.known && host.pods == 0 && self.ids.remove(&host.name).is_some() {
+            self.free.push(id);
+        }
     }
 
     /// Learns of a node, or of a change to it.
@@ -117,173 +186,284 @@ impl Cluster {
         if self.knows(node) {
             return; // a heartbeat: the common case
         }
-        let name: Arc<str> = node.metadata.name.as_deref().unwrap_or_default().into();
-        let facts = Facts::of(node);
-        let host = self.nodes.entry(name.clone()).or_default();
-        let relabelled = host.facts.labels != facts.labels;
-        host.known = true;
-        host.facts = facts;
-        if relabelled {
-            self.recount();
+        let id = self.enter(node.metadata.name.as_deref().unwrap_or_default());
+        if !std::mem::replace(&mut self.hosts[id].known, true) {
+            self.known += 1;
         }
-        self.changed(&name);
+        self.refit(id, Facts::of(node));
     }
 
     /// Whether a node is as it was when it was last seen here, as far as placing pods goes.
     pub fn knows(&self, node: &Node) -> bool {
         let name = node.metadata.name.as_deref().unwrap_or_default();
-        self.nodes.get(name).is_some_and(|host| host.known && host.facts == Facts::of(node))
+        self.host(name).is_some_and(|host| host.known && host.facts == Facts::of(node))
     }
 
     /// Forgets a node. Pods bound to it stay known until they are removed.
     pub fn remove_node(&mut self, name: &str) {
-        let Some(host) = self.nodes.get_mut(name) else { return };
-        host.known = false;
-        host.facts = Facts::default();
-        if host.pods == 0 {
-            self.nodes.remove(name);
+        let Some(id) = self.ids.get(name).copied() else { return };
+        if std::mem::replace(&mut self.hosts[id].known, false) {
+            self.known -= 1;
         }
-        self.recount();
-        self.changed(&name.into());
+        for promise in std::mem::take(&mut self.hosts[id].promised) {
+            self.promises.remove(&promise.pod);
+        }
+        self.refit(id, Facts::default());
+        self.leave(id);
     }
 
-    /// Learns of a pod, or of a change to it. A pod without a node, or one that has ended, takes no place.
+    /// Gives a node other facts. Its pods count for other domains then.
+    fn refit(&mut self, id: usize, facts: Facts) {
+        let old = &self.hosts[id].facts;
+        let barred = old.taints != facts.taints || old.unschedulable != facts.unschedulable;
+        let moves = old.labels != facts.labels || (barred && self.tallies.by_taint());
+        let moved = moves && self.hosts[id].pods > 0;
+        if moved {
+            self.recount(id, -1);
+        }
+        self.hosts[id].facts = facts;
+        if moved {
+            self.recount(id, 1);
+            self.epoch += 1;
+        }
+        self.changed(id);
+    }
+
+    fn recount(&mut self, id: usize, sign: i64) {
+        let host = &self.hosts[id];
+        for pod in host.here.iter().filter_map(|name| self.placed.get(name)) {
+            let labels = self.namespaces.get(&pod.namespace).unwrap_or(&NO_LABELS);
+            self.tallies.note(pod, labels, &host.name, &host.facts, sign);
+        }
+    }
+
+    /// Learns the labels of a namespace, by which rules may choose it.
+    pub fn set_namespace(&mut self, name: &str, labels: Option<&Labels>) {
+        if self.namespace(name) == labels.unwrap_or(&NO_LABELS) {
+            return;
+        }
+        let matters = self.tallies.by_label();
+        if matters {
+            self.recount_namespace(name, -1);
+        }
+        match labels {
+            Some(labels) => self.namespaces.insert(name.to_owned(), labels.clone()),
+            None => self.namespaces.remove(name),
+        };
+        if matters {
+            self.recount_namespace(name, 1);
+            self.epoch += 1;
+        }
+    }
+
+    fn recount_namespace(&mut self, namespace: &str, sign: i64) {
+        let labels = self.namespaces.get(namespace).unwrap_or(&NO_LABELS);
+        let from = (namespace.to_owned(), String::new());
+        for (_, pod) in self.placed.range::<PodName, _>(from..).take_while(|(name, _)| name.0 == namespace) {
+            let host = &self.hosts[pod.host];
+            self.tallies.note(pod, labels, &host.name, &host.facts, sign);
+        }
+    }
+
+    /// The labels of a namespace.
+    pub(super) fn namespace(&self, name: &str) -> &Labels {
+        self.namespaces.get(name).unwrap_or(&NO_LABELS)
+    }
+
+    /// Learns of a pod, or of a change to it. A pod without a node, or one that has ended, takes no place; one that waits for others to
+    /// go has a promise.
     pub fn set_pod(&mut self, pod: &Pod) {
-        let key: PodName = (pod.metadata.namespace.clone().unwrap_or_default(), pod.metadata.name.clone().unwrap_or_default());
+        let key = name_of(pod);
         let Some(spec) = &pod.spec else { return self.remove_pod(&key) };
         match spec.node_name.as_deref().filter(|n| !n.is_empty()) {
             Some(node) if !crate::plan::rollout::ended(pod) => self.bind(pod, node),
+            None if crate::plan::rollout::active(pod) => {
+                self.free_place(&key);
+                let promised = pod.status.as_ref().and_then(|s| s.nominated_node_name.as_deref());
+                self.promise(pod, promised.filter(|n| !n.is_empty()));
+            }
             _ => self.remove_pod(&key),
         }
     }
 
     /// Takes a place on a node for a pod.
     pub(super) fn bind(&mut self, pod: &Pod, node: &str) {
-        let key: PodName = (pod.metadata.namespace.clone().unwrap_or_default(), pod.metadata.name.clone().unwrap_or_default());
+        let key = name_of(pod);
+        self.withdraw(&key);
         let nothing = PodSpec::default();
         let spec = pod.spec.as_ref().unwrap_or(&nothing);
-        let placed = Placed {
-            node: node.into(),
-            namespace: key.0.clone(),
-            labels: pod.metadata.labels.clone().unwrap_or_default(),
-            owner: owner_of(pod).to_owned(),
-            requests: requests(spec),
-            ports: host_ports(spec),
-            apart: if spec.affinity.is_some() { Demand::of(pod).apart } else { Vec::new() },
-            leaving: pod.metadata.deletion_timestamp.is_some(),
-        };
+        let host = self.enter(node);
+        let leaving = pod.metadata.deletion_timestamp.is_some();
+        let owner = owner_of(pod);
+        let labels = pod.metadata.labels.as_ref().unwrap_or(&NO_LABELS);
+        let (requests, ports) = (requests(spec), host_ports(spec));
         if let Some(old) = self.placed.get(&key) {
-            let same = (&old.node, &old.labels, &old.owner, &old.requests, old.leaving)
-                == (&placed.node, &placed.labels, &placed.owner, &placed.requests, placed.leaving);
-            if same && old.ports == placed.ports {
+            let same = (old.host, &old.labels, old.owner.as_str(), &old.requests, old.leaving, &old.ports)
+                == (host, labels, owner, &requests, leaving, &ports);
+            if same {
                 return; // a status: the common case
             }
-            self.remove_pod(&key);
+            self.free_place(&key);
         }
-        self.take(&placed, 1);
+        let host = self.enter(node);
+        let placed = Placed {
+            host,
+            namespace: key.0.clone(),
+            labels: labels.clone(),
+            owner: owner.to_owned(),
+            requests,
+            ports,
+            opinions: if spec.affinity.is_some() { Opinion::of(&Demand::of(pod)).into() } else { Arc::default() },
+            priority: spec.priority.unwrap_or(0),
+            since: pod.metadata.creation_timestamp.as_ref().map(|t| t.0),
+            leaving,
+        };
+        self.put(Arc::new(key), placed);
+        self.changed(host);
+    }
+
+    /// Frees what a pod took or was promised.
+    pub fn remove_pod(&mut self, key: &PodName) {
+        self.withdraw(key);
+        self.free_place(key);
+    }
+
+    fn free_place(&mut self, key: &PodName) {
+        if let Some((_, placed)) = self.lift(key) {
+            self.changed(placed.host);
+            self.leave(placed.host);
+        }
+    }
+
+    /// Takes a pod away for a moment, of which nobody hears.
+    pub(super) fn lift(&mut self, key: &PodName) -> Option<(Arc<PodName>, Placed)> {
+        let (key, placed) = self.placed.remove_entry(key)?;
+        self.take(&key, &placed, -1);
+        Some((key, placed))
+    }
+
+    /// Puts a pod into its place, of which nobody hears either.
+    pub(super) fn put(&mut self, key: Arc<PodName>, placed: Placed) {
+        self.take(&key, &placed, 1);
         self.placed.insert(key, placed);
     }
 
-    /// Frees what a pod took.
-    pub fn remove_pod(&mut self, key: &PodName) {
-        if let Some(placed) = self.placed.remove(key) {
-            self.take(&placed, -1);
+    /// A pod that has a place.
+    pub(super) fn placed(&self, key: &PodName) -> Option<&Placed> {
+        self.placed.get(key)
+    }
+
+    /// A pod is asked to go.
+    pub fn dismiss(&mut self, key: &PodName) {
+        if let Some((key, mut placed)) = self.lift(key) {
+            placed.leaving = true;
+            let host = placed.host;
+            self.put(key, placed);
+            self.changed(host);
         }
     }
 
-    fn take(&mut self, pod: &Placed, sign: i64) {
-        let host = self.nodes.entry(pod.node.clone()).or_default();
+    fn take(&mut self, key: &Arc<PodName>, pod: &Placed, sign: i64) {
+        let host = &mut self.hosts[pod.host];
         host.used.add(&pod.requests, sign);
         host.pods += sign;
         if sign > 0 {
             host.ports.extend(pod.ports.iter().cloned());
+            host.here.push(key.clone());
         } else {
             for port in &pod.ports {
                 if let Some(at) = host.ports.iter().position(|p| p == port) {
                     host.ports.swap_remove(at);
                 }
             }
+            if let Some(at) = host.here.iter().position(|name| name == key) {
+                host.here.swap_remove(at);
+            }
         }
         if !pod.owner.is_empty() {
             add(&mut host.owners, &pod.owner, sign);
         }
-        let labels = host.facts.labels.clone();
-        if host.pods == 0 && !host.known {
-            self.nodes.remove(&pod.node);
-        }
-        for count in self.counts.values_mut() {
-            count.note(pod, &labels, sign);
-        }
-        for term in &pod.apart {
-            if let Some(domain) = labels.get(&term.topology) {
-                let count = self.keep_out.entry(term.id.clone()).or_default();
-                count.term.get_or_insert_with(|| term.clone());
-                add(&mut count.domains, domain, sign);
-                if count.domains.is_empty() {
-                    self.keep_out.remove(&term.id);
-                }
-            }
-        }
-        self.changed(&pod.node.clone());
-    }
-
-    /// Counts anew after nodes changed their labels: domains may have moved.
-    fn recount(&mut self) {
-        let known = std::mem::take(&mut self.counts);
-        self.keep_out.clear();
-        for pod in self.placed.values() {
-            let Some(labels) = self.nodes.get(&pod.node).map(|h| &h.facts.labels) else { continue };
-            for term in &pod.apart {
-                if let Some(domain) = labels.get(&term.topology) {
-                    let count = self.keep_out.entry(term.id.clone()).or_default();
-                    count.term.get_or_insert_with(|| term.clone());
-                    *count.domains.entry(domain.clone()).or_default() += 1;
-                }
-            }
-        }
-        for term in known.into_values().filter_map(|c| c.term) {
-            self.count(&term);
+        let labels = self.namespaces.get(&pod.namespace).unwrap_or(&NO_LABELS);
+        self.tallies.note(pod, labels, &host.name, &host.facts, sign);
+        let priorities = self.priorities.entry(pod.priority).or_default();
+        *priorities += sign;
+        if *priorities == 0 {
+            self.priorities.remove(&pod.priority);
         }
     }
 
-    /// Begins to count the pods that a term is about, unless that is being done.
-    pub(super) fn count(&mut self, term: &Term) {
-        if self.counts.contains_key(&term.id) {
+    /// Whether any pod that has a place is less important.
+    pub(super) fn any_below(&self, priority: i32) -> bool {
+        self.priorities.first_key_value().is_some_and(|(lowest, _)| *lowest < priority)
+    }
+
+    /// Keeps a place free for a pod on a node, or no longer.
+    pub fn promise(&mut self, pod: &Pod, node: Option<&str>) {
+        let key = name_of(pod);
+        let wanted = node.and_then(|n| self.id(n)).filter(|id| self.hosts[*id].known);
+        if self.promises.get(&key).copied() == wanted {
             return;
         }
-        let mut count = Count { term: Some(term.clone()), domains: BTreeMap::new() };
-        for pod in self.placed.values() {
-            if let Some(host) = self.nodes.get(&pod.node) {
-                count.note(pod, &host.facts.labels, 1);
-            }
+        self.withdraw(&key);
+        if let (Some(id), Some(spec)) = (wanted, &pod.spec) {
+            let priority = spec.priority.unwrap_or(0);
+            let promise = Promise { pod: key, priority, requests: requests(spec), ports: host_ports(spec) };
+            self.keep(id, promise);
         }
-        self.counts.insert(term.id.clone(), count);
     }
 
-    /// How many pods that a term is about are in a domain.
-    pub(super) fn in_domain(&self, term: &Term, domain: &str) -> i64 {
-        self.counts.get(&term.id).and_then(|c| c.domains.get(domain)).copied().unwrap_or(0)
+    pub(super) fn keep(&mut self, id: usize, promise: Promise) {
+        self.promises.insert(promise.pod.clone(), id);
+        self.hosts[id].promised.push(promise);
+        self.changed(id);
     }
 
-    /// Whether no pod that a term is about is anywhere.
-    pub(super) fn nowhere(&self, term: &Term) -> bool {
-        self.counts.get(&term.id).is_none_or(|c| c.domains.is_empty())
+    /// Takes a promise back.
+    pub(super) fn withdraw(&mut self, key: &PodName) -> Option<(usize, Promise)> {
+        let id = self.promises.remove(key)?;
+        let promised = &mut self.hosts[id].promised;
+        let at = promised.iter().position(|p| p.pod == *key)?;
+        let promise = promised.swap_remove(at);
+        self.changed(id);
+        Some((id, promise))
     }
 
-    /// Node labels and their values where pods live that keep a pod like this out.
-    pub(super) fn kept_out(&self, demand: &Demand) -> Vec<(&str, BTreeSet<&str>)> {
-        let about = |c: &&Count| c.term.as_ref().is_some_and(|t| t.about(&demand.namespace, &demand.labels));
-        self.keep_out
-            .values()
-            .filter(about)
-            .filter_map(|c| Some((c.term.as_ref()?.topology.as_str(), c.domains.keys().map(String::as_str).collect())))
-            .collect()
+    /// The pods of lower priority that have a promise on a node.
+    pub(super) fn promised_below(&self, id: usize, priority: i32) -> Vec<PodName> {
+        self.hosts[id].promised.iter().filter(|p| p.priority < priority).map(|p| p.pod.clone()).collect()
     }
 
-    fn changed(&mut self, node: &Arc<str>) {
-        self.log.push(node.clone());
+    /// Whether a pod has a promise, and pods that it waits for are still on their way out.
+    pub fn expects(&self, key: &PodName) -> bool {
+        let Some(id) = self.promises.get(key) else { return false };
+        let host = &self.hosts[*id];
+        let priority = host.promised.iter().find(|p| p.pod == *key).map_or(0, |p| p.priority);
+        host.here.iter().filter_map(|name| self.placed.get(name)).any(|p| p.leaving && p.priority < priority)
+    }
+
+    /// Whether a pod has a promise.
+    pub fn is_promised(&self, key: &PodName) -> bool {
+        self.promises.contains_key(key)
+    }
+
+    /// Begins to count the pods that a term is about, or shares what is counted already.
+    pub(super) fn count(&mut self, term: &Term) -> usize {
+        if let Some(slot) = self.tallies.share(term) {
+            return slot;
+        }
+        let slot = self.tallies.begin(term);
+        for pod in self.placed.values() {
+            let host = &self.hosts[pod.host];
+            let labels = self.namespaces.get(&pod.namespace).unwrap_or(&NO_LABELS);
+            self.tallies.note_in(slot, pod, labels, &host.name, &host.facts, 1);
+        }
+        slot
+    }
+
+    fn changed(&mut self, id: usize) {
+        self.log.push(id);
         // A class that has read less than this far looks at every node again, which is not more work than reading on would be.
-        let keep = 4 * self.nodes.len() + 64;
+        let keep = 4 * self.hosts.len() + 64;
         if self.log.len() > 2 * keep {
             let drop = self.log.len() - keep;
             self.log.drain(..drop);
@@ -297,33 +477,12 @@ impl Cluster {
     }
 
     /// The nodes that changed since a position, or `None` when that is too long ago.
-    pub(super) fn since(&self, position: usize) -> Option<BTreeSet<Arc<str>>> {
+    pub(super) fn since(&self, position: usize) -> Option<BTreeSet<usize>> {
         let from = position.checked_sub(self.dropped)?;
-        Some(self.log[from.min(self.log.len())..].iter().cloned().collect())
+        Some(self.log[from.min(self.log.len())..].iter().copied().collect())
     }
 }
 
-/// Counts; what comes to nothing is forgotten.
-fn add(counts: &mut BTreeMap<String, i64>, of: &str, sign: i64) {
-    match counts.get_mut(of) {
-        Some(count) if *count + sign <= 0 => {
-            counts.remove(of);
-        }
-        Some(count) => *count += sign,
-        None => {
-            counts.insert(of.to_owned(), sign);
-        }
-    }
-}
-
-impl Count {
-    fn note(&mut self, pod: &Placed, labels: &BTreeMap<String, String>, sign: i64) {
-        let Some(term) = &self.term else { return };
-        if (pod.leaving && !term.leaving_count) || !term.about(&pod.namespace, &pod.labels) {
-            return;
-        }
-        if let Some(domain) = labels.get(&term.topology) {
-            add(&mut self.domains, domain, sign);
-        }
-    }
+pub(super) fn name_of(pod: &Pod) -> PodName {
+    (pod.metadata.namespace.clone().unwrap_or_default(), pod.metadata.name.clone().unwrap_or_default())
 }

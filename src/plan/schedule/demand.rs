@@ -1,13 +1,15 @@
 //! What a pod asks of a node, read from its spec once per class of like pods.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
-    Container, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodAffinityTerm, PodSpec, Toleration,
+    Container, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodAffinityTerm, PodSpec, Toleration, TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Typed;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as TypedSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector as TypedSelector, LabelSelectorRequirement};
 
+use super::cluster::Facts;
 use crate::object::quantity::Quantity;
 use crate::object::selector::LabelSelector;
 
@@ -106,55 +108,146 @@ pub(super) fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
         .collect()
 }
 
+/// The labels of something.
+pub(super) type Labels = BTreeMap<String, String>;
+
 /// A rule about other pods, with its topology: which pods, in which namespaces, counted per value of which node label.
 #[derive(Clone, Debug)]
 pub(super) struct Term {
     /// Tells equal terms, so that they are counted once.
     pub(super) id: String,
-    pub(super) namespaces: Vec<String>,
+    namespaces: Namespaces,
     pub(super) selector: LabelSelector,
     pub(super) topology: String,
     /// Whether pods on their way out count too: they do for affinity, and not for spreading.
     pub(super) leaving_count: bool,
+    /// Only pods on nodes like these count; with `None` on all.
+    pub(super) on: Option<Arc<Inclusion>>,
+}
+
+/// In which namespaces a rule looks.
+#[derive(Clone, Debug)]
+enum Namespaces {
+    All,
+    /// Those with a name, and those with labels.
+    Some(Vec<String>, Option<LabelSelector>),
 }
 
 impl Term {
     /// `selector`: none selects nothing, an empty one everything.
-    fn new(namespaces: Vec<String>, selector: Option<&TypedSelector>, topology: &str, leaving_count: bool) -> Term {
+    fn new(namespaces: Namespaces, selector: Option<&TypedSelector>, topology: &str, on: Option<Arc<Inclusion>>) -> Term {
         let text = serde_json::to_string(&selector).unwrap_or_default();
-        let id = format!("{topology} {leaving_count} {} {text}", namespaces.join(","));
+        let filter = on.as_ref().map(|on| on.id.as_str()).unwrap_or_default();
+        let id = format!("{topology} {filter} {namespaces:?} {text}");
         // A selector that nobody can read selects nothing either; admission refuses it.
         let selector = selector.and_then(|s| LabelSelector::of(s).ok()).unwrap_or_else(LabelSelector::nothing);
-        Term { id, namespaces, selector, topology: topology.to_owned(), leaving_count }
+        Term { id, namespaces, selector, topology: topology.to_owned(), leaving_count: true, on }
     }
 
-    fn of(term: &PodAffinityTerm, namespace: &str, labels: &BTreeMap<String, String>) -> Term {
-        let namespaces = match (&term.namespaces, &term.namespace_selector) {
-            (Some(list), _) if !list.is_empty() => list.clone(),
-            // `namespaceSelector: {}` means every namespace. Selecting namespaces by label is not offered.
-            (_, Some(_)) => Vec::new(),
-            _ => vec![namespace.to_owned()],
+    fn of(term: &PodAffinityTerm, namespace: &str, labels: &Labels) -> Term {
+        let mut names = term.namespaces.clone().unwrap_or_default();
+        names.sort_unstable();
+        let namespaces = match &term.namespace_selector {
+            None if names.is_empty() => Namespaces::Some(vec![namespace.to_owned()], None),
+            None => Namespaces::Some(names, None),
+            Some(selector) => match LabelSelector::of(selector) {
+                Ok(selector) if selector.is_everything() => Namespaces::All,
+                selector => Namespaces::Some(names, Some(selector.unwrap_or_else(|_| LabelSelector::nothing()))),
+            },
         };
-        let selector = narrowed(term.label_selector.as_ref(), term.match_label_keys.as_deref(), labels);
-        Term::new(namespaces, selector.as_ref(), &term.topology_key, true)
+        let selector =
+            narrowed(term.label_selector.as_ref(), term.match_label_keys.as_deref(), term.mismatch_label_keys.as_deref(), labels);
+        Term::new(namespaces, selector.as_ref(), &term.topology_key, None)
+    }
+
+    /// For spreading: pods on their way out do not count.
+    fn of_spread(spread: &TopologySpreadConstraint, namespace: &str, labels: &Labels, on: Option<Arc<Inclusion>>) -> Term {
+        let selector = narrowed(spread.label_selector.as_ref(), spread.match_label_keys.as_deref(), None, labels);
+        let namespaces = Namespaces::Some(vec![namespace.to_owned()], None);
+        let term = Term::new(namespaces, selector.as_ref(), &spread.topology_key, on);
+        Term { id: format!("spread {}", term.id), leaving_count: false, ..term }
     }
 
     /// Whether a pod is one of those that the rule is about.
-    pub(super) fn about(&self, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
-        (self.namespaces.is_empty() || self.namespaces.iter().any(|n| n == namespace)) && self.selector.matches_labels(labels)
+    pub(super) fn about(&self, namespace: &str, of_namespace: &Labels, labels: &Labels) -> bool {
+        let there = match &self.namespaces {
+            Namespaces::All => true,
+            Namespaces::Some(names, labelled) => {
+                names.iter().any(|n| n == namespace) || labelled.as_ref().is_some_and(|s| s.matches_labels(of_namespace))
+            }
+        };
+        there && self.selector.matches_labels(labels)
+    }
+
+    /// Whether the labels of namespaces matter.
+    pub(super) fn by_label(&self) -> bool {
+        matches!(self.namespaces, Namespaces::Some(_, Some(_)))
     }
 }
 
-/// `matchLabelKeys`: the pod's own values of these labels are required as well.
+/// Which nodes count for spreading: those that the pod could go to by its node selector and affinity (`nodeAffinityPolicy`), and by its
+/// tolerations (`nodeTaintsPolicy`).
+#[derive(Clone, Debug, Default)]
+pub(super) struct Inclusion {
+    id: String,
+    selector: Labels,
+    required: Option<Vec<NodeSelectorTerm>>,
+    /// With `None` taints do not matter.
+    pub(super) tolerations: Option<Vec<Toleration>>,
+}
+
+impl Inclusion {
+    fn of(spread: &TopologySpreadConstraint, spec: &PodSpec, required: Option<&Vec<NodeSelectorTerm>>) -> Option<Arc<Inclusion>> {
+        let honours = |policy: &Option<String>, unsaid: bool| policy.as_deref().map_or(unsaid, |p| p == "Honor");
+        let mut inclusion = Inclusion::default();
+        if honours(&spread.node_affinity_policy, true) {
+            inclusion.selector = spec.node_selector.clone().unwrap_or_default();
+            inclusion.required = required.cloned();
+        }
+        if honours(&spread.node_taints_policy, false) {
+            inclusion.tolerations = Some(spec.tolerations.clone().unwrap_or_default());
+        }
+        if inclusion.selector.is_empty() && inclusion.required.is_none() && inclusion.tolerations.is_none() {
+            return None;
+        }
+        let parts = (&inclusion.selector, &inclusion.required, &inclusion.tolerations);
+        inclusion.id = serde_json::to_string(&parts).unwrap_or_default();
+        Some(Arc::new(inclusion))
+    }
+
+    /// Whether a node counts.
+    pub(super) fn admits(&self, name: &str, facts: &Facts) -> bool {
+        suited(&self.selector, self.required.as_ref(), name, &facts.labels)
+            && self.tolerations.as_ref().is_none_or(|tolerations| !super::filter::barred(tolerations, facts))
+    }
+}
+
+/// Whether a node has the labels that are demanded.
+pub(super) fn suited(selector: &Labels, required: Option<&Vec<NodeSelectorTerm>>, name: &str, labels: &Labels) -> bool {
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+        && required.is_none_or(|terms| terms.iter().any(|t| term_holds(t, name, labels)))
+}
+
+/// `matchLabelKeys`: the pod's own values of these labels are required as well; `mismatchLabelKeys`: they are ruled out.
 fn narrowed(
     selector: Option<&TypedSelector>,
     keys: Option<&[String]>,
-    labels: &BTreeMap<String, String>,
+    not: Option<&[String]>,
+    labels: &Labels,
 ) -> Option<TypedSelector> {
     let mut selector = selector?.clone();
     for key in keys.unwrap_or_default() {
         if let Some(value) = labels.get(key) {
             selector.match_labels.get_or_insert_default().insert(key.clone(), value.clone());
+        }
+    }
+    for key in not.unwrap_or_default() {
+        if let Some(value) = labels.get(key) {
+            selector.match_expressions.get_or_insert_default().push(LabelSelectorRequirement {
+                key: key.clone(),
+                operator: "NotIn".to_owned(),
+                values: Some(vec![value.clone()]),
+            });
         }
     }
     Some(selector)
@@ -168,8 +261,6 @@ pub(super) struct Spread {
     pub(super) min_domains: usize,
     /// `DoNotSchedule`; otherwise it is a wish.
     pub(super) hard: bool,
-    /// Whether the pod itself counts.
-    pub(super) itself: bool,
 }
 
 /// Everything that decides where a pod may go and where it would like to go. Pods with the same text form are one class.
@@ -191,6 +282,9 @@ pub(super) struct Demand {
     pub(super) apart: Vec<Term>,
     pub(super) near_preferred: Vec<(i64, Term)>,
     pub(super) spread: Vec<Spread>,
+    pub(super) priority: i32,
+    /// Whether pods of lower priority may have to go for it.
+    pub(super) preempts: bool,
 }
 
 /// The class that a pod is of.
@@ -204,6 +298,7 @@ pub(super) fn class_of(pod: &Pod) -> String {
         pod.metadata.labels,
         spec.map(|s| requests(s).0),
         spec.map(|s| (&s.node_name, &s.node_selector, &s.affinity, &s.tolerations, &s.topology_spread_constraints)),
+        spec.map(|s| (s.priority, &s.preemption_policy)),
         ports.iter().map(|p| (&p.protocol, p.port, &p.address)).collect::<Vec<_>>(),
     ]);
     parts.to_string()
@@ -230,24 +325,21 @@ impl Demand {
         };
         let mut wishes = weighted(1, near.preferred_during_scheduling_ignored_during_execution);
         wishes.extend(weighted(-1, apart.preferred_during_scheduling_ignored_during_execution));
-        let spread = spec.topology_spread_constraints.iter().flatten().map(|c| {
-            let selector = narrowed(c.label_selector.as_ref(), c.match_label_keys.as_deref(), &labels);
-            let term = Term::new(vec![namespace.clone()], selector.as_ref(), &c.topology_key, false);
-            Spread {
-                itself: term.about(&namespace, &labels),
-                term,
-                max_skew: c.max_skew.into(),
-                min_domains: c.min_domains.and_then(|n| usize::try_from(n).ok()).unwrap_or(1),
-                hard: c.when_unsatisfiable != "ScheduleAnyway",
-            }
+        let required = node.required_during_scheduling_ignored_during_execution.map(|r| r.node_selector_terms);
+        let spread = spec.topology_spread_constraints.iter().flatten().map(|c| Spread {
+            term: Term::of_spread(c, &namespace, &labels, Inclusion::of(c, spec, required.as_ref())),
+            max_skew: c.max_skew.into(),
+            min_domains: c.min_domains.and_then(|n| usize::try_from(n).ok()).unwrap_or(1),
+            hard: c.when_unsatisfiable != "ScheduleAnyway",
         });
+        let spread: Vec<Spread> = spread.collect();
         Demand {
             owner,
             requests: requests(spec),
             ports: host_ports(spec),
             node_name: spec.node_name.clone().filter(|n| !n.is_empty()),
             node_selector: spec.node_selector.clone().unwrap_or_default(),
-            required: node.required_during_scheduling_ignored_during_execution.map(|r| r.node_selector_terms),
+            required,
             preferred: node
                 .preferred_during_scheduling_ignored_during_execution
                 .into_iter()
@@ -258,15 +350,12 @@ impl Demand {
             near: near.required_during_scheduling_ignored_during_execution.iter().flatten().map(term).collect(),
             apart: apart.required_during_scheduling_ignored_during_execution.iter().flatten().map(term).collect(),
             near_preferred: wishes.iter().map(|(weight, t)| (*weight, term(t))).collect(),
-            spread: spread.collect(),
+            spread,
+            priority: spec.priority.unwrap_or(0),
+            preempts: spec.preemption_policy.as_deref() != Some("Never"),
             namespace: namespace.clone(),
             labels: labels.clone(),
         }
-    }
-
-    /// Whether where other pods are decides too.
-    pub(super) fn minds_others(&self) -> bool {
-        !(self.near.is_empty() && self.apart.is_empty() && self.near_preferred.is_empty() && self.spread.is_empty())
     }
 }
 

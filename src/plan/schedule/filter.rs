@@ -1,43 +1,47 @@
 //! Which nodes a pod may go to, and in Kubernetes' words why not to the others.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 
-use super::cluster::{Cluster, Host};
-use super::demand::{Demand, Spread, term_holds};
+use super::cluster::{Facts, Host, Promise};
+use super::demand::{Demand, suited};
 use crate::mutant::{self, Mutant};
 
-/// What a node itself has against a pod; empty when it fits. Only the first kind of obstacle is named, but all resources that lack.
-pub(super) fn obstacles(demand: &Demand, name: &str, host: &Host) -> Vec<String> {
-    let unschedulable = Taint { key: super::UNSCHEDULABLE.to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
-    if host.facts.unschedulable && !tolerated(&demand.tolerations, &unschedulable) {
-        return vec!["node(s) were unschedulable".to_owned()];
+/// What a node is, against a pod: nothing that pods on it could change by going.
+pub(super) fn refusal(demand: &Demand, name: &str, facts: &Facts) -> Option<String> {
+    if facts.unschedulable && !tolerated(&demand.tolerations, &cordon()) {
+        return Some("node(s) were unschedulable".to_owned());
     }
     if demand.node_name.as_deref().is_some_and(|wanted| wanted != name) && !mutant::on(Mutant::Rebind) {
-        return vec!["node(s) didn't match the requested node name".to_owned()];
+        return Some("node(s) didn't match the requested node name".to_owned());
     }
     let bars = |taint: &&Taint| taint.effect != "PreferNoSchedule" && !tolerated(&demand.tolerations, taint);
-    if let Some(taint) = host.facts.taints.iter().find(bars) {
+    if let Some(taint) = facts.taints.iter().find(bars) {
         let value = taint.value.as_deref().unwrap_or_default();
-        return vec![format!("node(s) had untolerated taint {{{}: {value}}}", taint.key)];
+        return Some(format!("node(s) had untolerated taint {{{}: {value}}}", taint.key));
     }
-    if !suits(demand, name, host) {
-        return vec!["node(s) didn't match Pod's node affinity/selector".to_owned()];
-    }
-    if demand.ports.iter().any(|wanted| host.ports.iter().any(|taken| wanted.clashes(taken))) {
+    (!suited(&demand.node_selector, demand.required.as_ref(), name, &facts.labels))
+        .then(|| "node(s) didn't match Pod's node affinity/selector".to_owned())
+}
+
+/// What is taken on a node, against a pod; empty when there is room. All resources that lack are named. What other pods are to get
+/// there counts when they are as important.
+pub(super) fn lack(demand: &Demand, host: &Host) -> Vec<String> {
+    let promised: Vec<&Promise> = host.promised.iter().filter(|p| p.priority >= demand.priority).collect();
+    let mut taken = host.ports.iter().chain(promised.iter().flat_map(|p| &p.ports));
+    if !demand.ports.is_empty() && taken.any(|taken| demand.ports.iter().any(|wanted| wanted.clashes(taken))) {
         return vec!["node(s) didn't have free ports for the requested pod ports".to_owned()];
     }
     let mut lacking = Vec::new();
     // A node that says nothing about how many pods it takes has no limit.
     let places = host.facts.allocatable.get("pods");
-    if places > 0 && host.pods >= places {
+    if places > 0 && host.pods + promised.len() as i64 >= places {
         lacking.push("Too many pods".to_owned());
     }
     for (name, wanted) in demand.requests.iter() {
+        let promised: i64 = promised.iter().map(|p| p.requests.get(name)).sum();
         if wanted > 0
             && !mutant::on(Mutant::BindWithoutCapacity)
-            && wanted > host.facts.allocatable.get(name) - host.used.get(name)
+            && wanted > host.facts.allocatable.get(name) - host.used.get(name) - promised
         {
             lacking.push(format!("Insufficient {name}"));
         }
@@ -45,10 +49,22 @@ pub(super) fn obstacles(demand: &Demand, name: &str, host: &Host) -> Vec<String>
     lacking
 }
 
-/// Whether a node has the labels that the pod demands.
-pub(super) fn suits(demand: &Demand, name: &str, host: &Host) -> bool {
-    demand.node_selector.iter().all(|(key, value)| host.facts.labels.get(key) == Some(value))
-        && demand.required.as_ref().is_none_or(|terms| terms.iter().any(|t| term_holds(t, name, &host.facts.labels)))
+/// What a node itself has against a pod; empty when it fits.
+pub(super) fn obstacles(demand: &Demand, host: &Host) -> Vec<String> {
+    match refusal(demand, &host.name, &host.facts) {
+        Some(reason) => vec![reason],
+        None => lack(demand, host),
+    }
+}
+
+fn cordon() -> Taint {
+    Taint { key: super::UNSCHEDULABLE.to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() }
+}
+
+/// Whether a node keeps out pods with no other tolerations than these.
+pub(super) fn barred(tolerations: &[Toleration], facts: &Facts) -> bool {
+    let bars = |taint: &Taint| taint.effect != "PreferNoSchedule" && !tolerated(tolerations, taint);
+    facts.taints.iter().any(bars) || (facts.unschedulable && bars(&cordon()))
 }
 
 /// Whether any of the tolerations covers the taint.
@@ -68,85 +84,4 @@ pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
             None | Some("" | "Equal") => !key.is_empty() && value(&toleration.value) == value(&taint.value),
             Some(_) => false,
         }
-}
-
-/// What the other pods have against placing a pod of a class, looked up once for all nodes.
-pub(super) struct Neighbours<'a> {
-    cluster: &'a Cluster,
-    demand: &'a Demand,
-    kept_out: Vec<(&'a str, BTreeSet<&'a str>)>,
-    /// For each spread constraint: the fewest pods in any domain, and whether there are domains at all.
-    fewest: Vec<i64>,
-    /// Nothing that the pod wants to be near exists yet, and it would be near itself.
-    first: bool,
-}
-
-impl<'a> Neighbours<'a> {
-    pub(super) fn of(cluster: &'a Cluster, demand: &'a Demand) -> Self {
-        let fewest = |spread: &Spread| {
-            let mut domains: BTreeMap<&str, i64> = BTreeMap::new();
-            for (_, host) in cluster.nodes().filter(|(name, host)| suits(demand, name, host)) {
-                if let Some(domain) = host.facts.labels.get(&spread.term.topology) {
-                    domains.entry(domain).or_insert_with(|| cluster.in_domain(&spread.term, domain));
-                }
-            }
-            if domains.len() < spread.min_domains { 0 } else { domains.into_values().min().unwrap_or(0) }
-        };
-        Neighbours {
-            cluster,
-            demand,
-            kept_out: cluster.kept_out(demand),
-            fewest: demand.spread.iter().map(fewest).collect(),
-            first: demand.near.iter().all(|t| cluster.nowhere(t) && t.about(&demand.namespace, &demand.labels)),
-        }
-    }
-
-    /// Whether other pods can have a say at all.
-    pub(super) fn silent(&self) -> bool {
-        self.kept_out.is_empty() && !self.demand.minds_others()
-    }
-
-    /// What the pods around a node have against the pod.
-    pub(super) fn obstacle(&self, host: &Host) -> Option<&'static str> {
-        for (spread, fewest) in self.demand.spread.iter().zip(&self.fewest).filter(|(s, _)| s.hard) {
-            let Some(domain) = host.facts.labels.get(&spread.term.topology) else {
-                return Some("node(s) didn't match pod topology spread constraints (missing required label)");
-            };
-            let here = self.cluster.in_domain(&spread.term, domain) + i64::from(spread.itself);
-            if here - fewest > spread.max_skew {
-                return Some("node(s) didn't match pod topology spread constraints");
-            }
-        }
-        for term in &self.demand.near {
-            let near = host.facts.labels.get(&term.topology);
-            if !near.is_some_and(|domain| self.first || self.cluster.in_domain(term, domain) > 0) {
-                return Some("node(s) didn't match pod affinity rules");
-            }
-        }
-        for term in &self.demand.apart {
-            if host.facts.labels.get(&term.topology).is_some_and(|domain| self.cluster.in_domain(term, domain) > 0) {
-                return Some("node(s) didn't match pod anti-affinity rules");
-            }
-        }
-        let held = |(topology, domains): &(&str, BTreeSet<&str>)| {
-            host.facts.labels.get(*topology).is_some_and(|domain| domains.contains(domain.as_str()))
-        };
-        self.kept_out.iter().any(held).then_some("node(s) didn't satisfy existing pods anti-affinity rules")
-    }
-
-    /// How much the pod would like a node for its neighbours, and how uneven it would make things there.
-    pub(super) fn liking(&self, host: &Host) -> (i64, i64) {
-        let wish = |(weight, term): &(i64, super::demand::Term)| {
-            let domain = host.facts.labels.get(&term.topology)?;
-            Some(weight * self.cluster.in_domain(term, domain))
-        };
-        let unevenness = |(spread, fewest): (&Spread, &i64)| match host.facts.labels.get(&spread.term.topology) {
-            Some(domain) => self.cluster.in_domain(&spread.term, domain) - fewest,
-            None => i64::from(i32::MAX),
-        };
-        (
-            self.demand.near_preferred.iter().filter_map(wish).sum(),
-            self.demand.spread.iter().zip(&self.fewest).filter(|(s, _)| !s.hard).map(unevenness).sum(),
-        )
-    }
 }

@@ -7,16 +7,21 @@
 //! Each pod sees the places that the pods before it were given. Whether they get them for good is decided by the store: the caller
 //! commits bindings with the versions of node and pod that were read, and takes back with [`Cluster::remove_pod`] what was refused.
 //!
-//! Not here: preemption, volumes, and several schedulers.
+//! When a pod fits nowhere, [`Scheduler::resort`] says whether less important ones have to go for it.
+//!
+//! Not here: volumes, and several schedulers.
 
+mod class;
 mod cluster;
 mod demand;
 mod filter;
+mod preempt;
 mod score;
+mod tally;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -25,10 +30,10 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 pub use cluster::{Cluster, PodName};
 pub use demand::{Resources, requests};
 pub use filter::{tolerated, tolerates};
+pub use preempt::{Budget, Preemption, Resort};
 
+use class::Class;
 use demand::Demand;
-use filter::{Neighbours, obstacles};
-use score::{Score, score};
 
 /// The taint of a node whose agent reports that it is not ready.
 pub const NOT_READY: &str = "node.kubernetes.io/not-ready";
@@ -78,20 +83,6 @@ pub enum Decision {
     Wait(String),
 }
 
-/// What is known about one class of like pods.
-#[derive(Debug, Default)]
-struct Class {
-    demand: Demand,
-    /// How far the cluster's log has been read.
-    read: usize,
-    fits: BTreeMap<Arc<str>, Score>,
-    /// The same, the best last; among equals the first name.
-    ranked: BTreeSet<(Score, std::cmp::Reverse<Arc<str>>)>,
-    /// Why the others do not fit.
-    misfits: BTreeMap<Arc<str>, Vec<String>>,
-    used: u64,
-}
-
 /// Places pods and remembers what it learned about each class of pods.
 #[derive(Debug, Default)]
 pub struct Scheduler {
@@ -101,8 +92,10 @@ pub struct Scheduler {
     turn: u64,
 }
 
-/// How many classes are remembered. Each costs about a hundred bytes per node; a cluster rarely has more pending kinds of pods at once.
+/// How many classes are remembered. Each costs a few hundred bytes per node; a cluster rarely has more pending kinds of pods at once.
 const CLASSES: usize = 256;
+/// How many are remembered when there was nothing to do for a while.
+const CLASSES_AT_REST: usize = 8;
 
 impl Scheduler {
     /// With a strategy; the seed matters for [`Strategy::Random`].
@@ -122,44 +115,25 @@ impl Scheduler {
 
     /// The same, for a caller that knows the pod's class already.
     pub fn decide_in(&mut self, class: &str, cluster: &mut Cluster, pod: &Pod) -> Decision {
-        self.turn += 1;
-        if self.classes.len() > CLASSES {
-            let oldest = self.classes.iter().min_by_key(|(_, c)| c.used).map(|(name, _)| name.clone());
-            self.classes.remove(&oldest.unwrap_or_default());
-        }
-        let known = self.classes.entry(class.to_owned()).or_insert_with(|| Class {
-            demand: Demand::of(pod),
-            read: usize::MAX,
-            ..Class::default()
-        });
-        known.used = self.turn;
-        let demand = &known.demand;
-        for term in demand.near.iter().chain(&demand.apart).chain(demand.near_preferred.iter().map(|(_, t)| t)) {
-            cluster.count(term);
-        }
-        for spread in &demand.spread {
-            cluster.count(&spread.term);
-        }
-        known.catch_up(cluster, self.strategy);
-        let neighbours = Neighbours::of(cluster, &known.demand);
-        let chosen = match self.strategy {
-            Strategy::Spread | Strategy::Binpack if neighbours.silent() => known.ranked.last().map(|(_, name)| name.0.clone()),
-            _ => {
-                let candidates = known.candidates(cluster, &neighbours);
-                match self.strategy {
-                    Strategy::Random if !candidates.is_empty() => {
-                        let name = pod.metadata.name.as_deref().unwrap_or_default();
-                        let uid = pod.metadata.uid.as_deref().unwrap_or(name);
-                        let place = hash(self.seed, uid) % candidates.len() as u64;
-                        candidates.into_iter().nth(usize::try_from(place).unwrap_or(0))
-                    }
-                    Strategy::RoundRobin => {
-                        let after = candidates.iter().filter(|name| **name > cluster.last).min();
-                        after.or(candidates.iter().min()).cloned()
-                    }
-                    // Already in order: the best first.
-                    _ => candidates.into_iter().next(),
-                }
+        // What is kept free for this very pod is free for it.
+        let promise = cluster.withdraw(&cluster::name_of(pod));
+        let (strategy, seed) = (self.strategy, self.seed);
+        let known = self.know(class, cluster, pod);
+        known.catch_up(cluster, strategy);
+        let promised = promise.as_ref().map(|(host, _)| *host).filter(|host| known.fits(*host));
+        let chosen = match (promised, strategy) {
+            (Some(host), _) => Some(cluster.hosts[host].name.clone()),
+            (None, Strategy::Spread | Strategy::Binpack) => known.best(),
+            (None, Strategy::Random) => {
+                let equals = known.equals();
+                let name = pod.metadata.name.as_deref().unwrap_or_default();
+                let uid = pod.metadata.uid.as_deref().unwrap_or(name);
+                let place = hash(seed, uid).checked_rem(equals.len() as u64);
+                place.and_then(|place| equals.into_iter().nth(usize::try_from(place).unwrap_or(0)))
+            }
+            (None, Strategy::RoundRobin) => {
+                let equals = known.equals();
+                equals.iter().find(|name| **name > cluster.last).or(equals.first()).cloned()
             }
         };
         match chosen {
@@ -168,89 +142,75 @@ impl Scheduler {
                 cluster.last = node.clone();
                 Decision::Place(node)
             }
-            None => Decision::Wait(known.why_not(cluster, &neighbours)),
-        }
-    }
-}
-
-impl Class {
-    fn catch_up(&mut self, cluster: &Cluster, strategy: Strategy) {
-        let news = match self.read {
-            usize::MAX => None,
-            read => cluster.since(read),
-        };
-        let Some(news) = news else {
-            (self.fits, self.ranked, self.misfits) = Default::default();
-            for name in cluster.nodes().map(|(name, _)| name.clone()).collect::<Vec<_>>() {
-                self.look(cluster, &name, strategy);
-            }
-            self.read = cluster.position();
-            return;
-        };
-        for name in news {
-            if let Some(score) = self.fits.remove(&name) {
-                self.ranked.remove(&(score, std::cmp::Reverse(name.clone())));
-            }
-            self.misfits.remove(&name);
-            self.look(cluster, &name, strategy);
-        }
-        self.read = cluster.position();
-    }
-
-    fn look(&mut self, cluster: &Cluster, name: &Arc<str>, strategy: Strategy) {
-        let Some(host) = cluster.nodes.get(name).filter(|h| h.known) else { return };
-        let obstacles = obstacles(&self.demand, name, host);
-        if obstacles.is_empty() {
-            let score = score(&self.demand, name, host, strategy);
-            self.fits.insert(name.clone(), score.clone());
-            self.ranked.insert((score, std::cmp::Reverse(name.clone())));
-        } else {
-            self.misfits.insert(name.clone(), obstacles);
-        }
-    }
-
-    /// The nodes that fit and whose neighbours agree, as good as the best: for strategies that choose among equals all of these, for
-    /// others the best first.
-    fn candidates(&self, cluster: &Cluster, neighbours: &Neighbours<'_>) -> Vec<Arc<str>> {
-        let mut best: Option<Score> = None;
-        let mut found: Vec<Arc<str>> = Vec::new();
-        for (score, name) in self.ranked.iter().rev() {
-            let Some(host) = cluster.nodes.get(&name.0) else { continue };
-            if neighbours.obstacle(host).is_some() {
-                continue;
-            }
-            let (liking, unevenness) = neighbours.liking(host);
-            let worth = score.among(liking, unevenness);
-            match &best {
-                Some(known) if worth < *known => {}
-                Some(known) if worth == *known => found.push(name.0.clone()),
-                _ => {
-                    best = Some(worth);
-                    found = vec![name.0.clone()];
+            None => {
+                let why = known.why_not(cluster);
+                if let Some((host, promise)) = promise {
+                    cluster.keep(host, promise);
                 }
+                Decision::Wait(why)
             }
         }
-        found
     }
 
-    /// `0/3 nodes are available: 1 Insufficient memory, 2 node(s) had untolerated taint {…}.`
-    fn why_not(&self, cluster: &Cluster, neighbours: &Neighbours<'_>) -> String {
-        let total = cluster.len();
-        if total == 0 {
-            return "no nodes available to schedule pods".to_owned();
+    /// What can be done for a pod that was just told to wait. When others have to go, they count as leaving from now on, and the place is
+    /// kept free for the pod.
+    pub fn resort(&mut self, class: &str, cluster: &mut Cluster, pod: &Pod, budgets: &[Budget]) -> Resort {
+        let name = cluster::name_of(pod);
+        if cluster.expects(&name) {
+            return Resort::Expect;
         }
-        let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
-        for reason in self.misfits.values().flatten() {
-            *reasons.entry(reason).or_default() += 1;
+        let before = cluster.withdraw(&name);
+        let begin = self.turn as usize;
+        let strategy = self.strategy;
+        let known = self.know(class, cluster, pod);
+        let found = if known.demand.preempts {
+            known.catch_up(cluster, strategy);
+            known.room(cluster, budgets, begin)
+        } else {
+            None
+        };
+        let Some((cost, victims)) = found else {
+            if let Some((host, promise)) = before {
+                cluster.keep(host, promise);
+            }
+            return Resort::Nothing;
+        };
+        let priority = known.demand.priority;
+        let node = cluster.hosts[cost.host()].name.clone();
+        let outbid = cluster.promised_below(cost.host(), priority);
+        for pod in &outbid {
+            cluster.withdraw(pod);
         }
-        for name in self.fits.keys() {
-            if let Some(reason) = cluster.nodes.get(name).and_then(|host| neighbours.obstacle(host)) {
-                *reasons.entry(reason).or_default() += 1;
+        for victim in &victims {
+            cluster.dismiss(victim);
+        }
+        cluster.promise(pod, Some(&node));
+        Resort::Preempt(Preemption { node, victims, outbid })
+    }
+
+    fn know(&mut self, class: &str, cluster: &mut Cluster, pod: &Pod) -> &mut Class {
+        self.turn += 1;
+        if !self.classes.contains_key(class) {
+            self.forget(cluster, CLASSES - 1);
+        }
+        let known = self.classes.entry(class.to_owned()).or_insert_with(|| Class::new(Demand::of(pod)));
+        known.used = self.turn;
+        known
+    }
+
+    /// Forgets the classes that were not needed for longest, until so many are left.
+    fn forget(&mut self, cluster: &mut Cluster, most: usize) {
+        while self.classes.len() > most {
+            let oldest = self.classes.iter().min_by_key(|(_, c)| c.used).map(|(name, _)| name.clone());
+            if let Some(mut gone) = oldest.and_then(|name| self.classes.remove(&name)) {
+                gone.end(cluster);
             }
         }
-        let mut words: Vec<String> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-        words.sort();
-        format!("0/{total} nodes are available: {}.", words.join(", "))
+    }
+
+    /// There was nothing to do for a while: what would be quick to learn again is forgotten.
+    pub fn rest(&mut self, cluster: &mut Cluster) {
+        self.forget(cluster, CLASSES_AT_REST);
     }
 }
 
@@ -287,12 +247,7 @@ pub fn place(input: &Input<'_>) -> Vec<(PodName, Decision)> {
     }
     waiting.sort_by_cached_key(|pod| order(pod));
     let mut scheduler = Scheduler::new(input.strategy, input.seed);
-    let mut decided = Vec::with_capacity(waiting.len());
-    for pod in waiting {
-        let name = (pod.metadata.namespace.clone().unwrap_or_default(), pod.metadata.name.clone().unwrap_or_default());
-        decided.push((name, scheduler.decide(&mut cluster, pod)));
-    }
-    decided
+    waiting.into_iter().map(|pod| (cluster::name_of(pod), scheduler.decide(&mut cluster, pod))).collect()
 }
 
 /// Whether a pod is ours to place: it has no node, no end, no gate, and names no other scheduler.

@@ -234,3 +234,46 @@ fn a_pod_gets_the_token_of_its_account() {
     // Where nobody signs, nothing is given.
     assert_eq!(given(&[], json!({"containers": plain()})).1, "-; c: ");
 }
+
+#[test]
+fn a_pod_gets_the_priority_of_its_class() {
+    let class = |name: &str, value: i32, default: bool, policy: &str| {
+        json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}, "value": value,
+            "globalDefault": default, "preemptionPolicy": policy})
+    };
+    let some = [class("high", 1000, false, "PreemptLowerPriority"), class("patient", 500, false, "Never")];
+    let with_default = [class("usual", 7, true, "PreemptLowerPriority"), class("more", 9, true, "PreemptLowerPriority")];
+    let of = |cluster: &[Value], more: Value| {
+        let mut spec = json!({"containers": [{"name": "c", "image": "i"}]});
+        for (field, value) in more.as_object().unwrap() {
+            spec[field] = value.clone();
+        }
+        let pod = given(cluster, spec).0;
+        let spec = &pod["spec"];
+        format!("{} {} {}", spec["priorityClassName"], spec["priority"], spec["preemptionPolicy"])
+    };
+    let high = "\"high\" 1000 \"PreemptLowerPriority\"";
+    assert_eq!(of(&some, json!({})), "null null null");
+    assert_eq!(of(&some, json!({"priorityClassName": "high"})), high);
+    assert_eq!(of(&some, json!({"priorityClassName": "high", "priority": 1000})), high);
+    assert_eq!(of(&some, json!({"priorityClassName": "patient"})), "\"patient\" 500 \"Never\"");
+    assert_eq!(of(&with_default, json!({})), "\"usual\" 7 \"PreemptLowerPriority\"");
+    let critical = "\"system-node-critical\" 2000001000 \"PreemptLowerPriority\"";
+    assert_eq!(of(&some, json!({"priorityClassName": "system-node-critical"})), critical);
+    let pods = Kind::of("v1", "Pod").unwrap();
+    let refused = |more: Value| {
+        let mut spec = json!({"containers": [{"name": "c", "image": "i"}]});
+        for (field, value) in more.as_object().unwrap() {
+            spec[field] = value.clone();
+        }
+        let mut pod = json!({"metadata": {"name": "p", "namespace": "shop"}, "spec": spec});
+        let sealed = |value: &Value| Arc::new(Draft::new(Kind::of_value(value).unwrap(), value.clone()).seal(1));
+        let cluster = Cluster { classes: some.iter().map(sealed).collect(), ..Cluster::default() };
+        assign(pods, &mut pod, None, "some uid", &cluster).unwrap_err().causes[0].to_string()
+    };
+    let said = refused(json!({"priorityClassName": "hihg"}));
+    assert_eq!(said, "spec.priorityClassName: Forbidden: no PriorityClass with name hihg was found");
+    assert!(refused(json!({"priority": 3})).starts_with("spec.priority: Forbidden: the integer value of priority (3) must not"));
+    let said = refused(json!({"priorityClassName": "patient", "preemptionPolicy": "PreemptLowerPriority"}));
+    assert!(said.starts_with("spec.preemptionPolicy: Forbidden: "), "{said}");
+}

@@ -6,6 +6,8 @@
 //! ```
 
 mod oracle;
+mod preempt;
+mod rules;
 
 use expect_test::{Expect, expect};
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -63,6 +65,16 @@ pub(super) fn read(picture: &str) -> (Vec<Node>, Vec<Pod>) {
                         push(&mut o["spec"]["containers"][0]["ports"], json!({"containerPort": port, "hostPort": port}));
                     }
                     "tolerate" => push(&mut o["spec"]["tolerations"], json!({"key": next(), "operator": "Exists"})),
+                    "never" => o["spec"]["preemptionPolicy"] = json!("Never"),
+                    "born" => o["metadata"]["creationTimestamp"] = json!(format!("2026-01-01T00:00:{:0>2}Z", next())),
+                    "leaving" => o["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"),
+                    "ready" => o["status"]["conditions"] = json!([{"type": "Ready", "status": "True"}]),
+                    "in-namespace" => o["metadata"]["namespace"] = json!(next()),
+                    // Any field of the spec, as JSON without spaces.
+                    "spec" => {
+                        let (field, value) = next().split_once('=').expect("field=json");
+                        o["spec"][field] = serde_json::from_str(value).expect("JSON");
+                    }
                     "priority" => o["spec"]["priority"] = json!(next().parse::<i32>().unwrap()),
                     "in" => {
                         let (key, values) = next().split_once('=').expect("key=a,b");

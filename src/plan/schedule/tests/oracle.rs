@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use proptest::prelude::*;
 
-use super::super::{Cluster, Decision, Scheduler, Strategy as Policy, awaits_node};
+use super::super::{Cluster, Decision, Resort, Scheduler, Strategy as Policy, awaits_node};
 use super::read;
 
 fn node_line() -> impl Strategy<Value = String> {
@@ -39,7 +39,8 @@ fn pod_line() -> impl Strategy<Value = String> {
         1 => Just("prefer zone=y"),
         1 => Just("likes app=b@zone"),
     ];
-    (amount, app, rule).prop_map(|(amount, app, rule)| format!("{amount} {app} {rule}"))
+    let priority = prop_oneof![4 => Just(""), 2 => Just("priority 5"), 1 => Just("priority 9")];
+    (amount, app, rule, priority).prop_map(|(amount, app, rule, priority)| format!("{amount} {app} {rule} {priority}"))
 }
 
 /// Something that happens to the picture.
@@ -151,6 +152,35 @@ fn allowed(pod: &Pod, node: &Node, nodes: &BTreeMap<String, Node>, pods: &[Pod])
     true
 }
 
+/// Who has to go is less important, makes room by going, and cannot stay; and where nobody has to go, that would not help.
+fn makes_room(pod: &Pod, room: &Resort, world: &BTreeMap<String, Node>, placed: &[Pod]) {
+    let priority = |p: &Pod| p.spec.as_ref().unwrap().priority.unwrap_or(0);
+    let is_on = |p: &Pod, node: &str| p.spec.as_ref().unwrap().node_name.as_deref() == Some(node);
+    let without = |gone: &dyn Fn(&Pod) -> bool| -> Vec<Pod> { placed.iter().filter(|p| !gone(p)).cloned().collect() };
+    match room {
+        Resort::Preempt(room) => {
+            assert!(!room.victims.is_empty());
+            let named = |p: &Pod| room.victims.iter().any(|v| p.metadata.name.as_ref() == Some(&v.1));
+            assert!(placed.iter().filter(|p| named(p)).all(|p| priority(p) < priority(pod) && is_on(p, &room.node)));
+            let rest = without(&named);
+            assert!(allowed(pod, &world[&*room.node], world, &rest), "{room:?} is not enough");
+            for victim in placed.iter().filter(|p| named(p)) {
+                let mut one_more = rest.clone();
+                one_more.push(victim.clone());
+                assert!(!allowed(pod, &world[&*room.node], world, &one_more), "{:?} could stay", victim.metadata.name);
+            }
+        }
+        Resort::Nothing => {
+            for (name, node) in world {
+                let lower = |p: &Pod| is_on(p, name) && priority(p) < priority(pod);
+                let helps = placed.iter().any(lower) && allowed(pod, node, world, &without(&lower));
+                assert!(!helps, "room could be made on {name}");
+            }
+        }
+        Resort::Expect => panic!("nobody is on the way out"),
+    }
+}
+
 fn play(policy: Policy, nodes: Vec<String>, acts: Vec<Act>) {
     let mut world: BTreeMap<String, Node> = BTreeMap::new();
     let mut cluster = Cluster::new();
@@ -181,7 +211,22 @@ fn play(policy: Policy, nodes: Vec<String>, acts: Vec<Act>) {
                         pod.spec.as_mut().unwrap().node_name = Some(node.to_string());
                         placed.push(pod);
                     }
-                    Decision::Wait(why) => assert!(may.is_empty(), "{why}, but {may:?} would do"),
+                    Decision::Wait(why) => {
+                        assert!(may.is_empty(), "{why}, but {may:?} would do");
+                        let class = Scheduler::class(&pod);
+                        let room = scheduler.resort(&class, &mut cluster, &pod, &[]);
+                        let anew = Scheduler::new(policy, 3).resort(&class, &mut fresh, &pod, &[]);
+                        assert_eq!(room, anew, "{pod:?}");
+                        makes_room(&pod, &room, &world, &placed);
+                        let Resort::Preempt(room) = room else { continue };
+                        for victim in &room.victims {
+                            cluster.remove_pod(victim);
+                            placed.retain(|p| p.metadata.name.as_ref() != Some(&victim.1));
+                        }
+                        assert_eq!(scheduler.decide(&mut cluster, &pod), Decision::Place(room.node.clone()));
+                        pod.spec.as_mut().unwrap().node_name = Some(room.node.to_string());
+                        placed.push(pod);
+                    }
                 }
             }
             Act::Gone(which) if !placed.is_empty() => {
