@@ -368,7 +368,6 @@ fn a_redefinition_loop_comes_to_an_end() {
     let before = resident();
     let end = (1..).find(|n| Definition::read(&nth(*n)).full).unwrap();
     let grown = resident().saturating_sub(before);
-    println!("{sort}: {end} definitions, {} MB", grown >> 20);
     assert!(end > 5 && grown < HELD_AT_MOST * 3 / 2, "{end} definitions took {grown} bytes");
     // Nothing more of that comes in, and what was there before goes on.
     for n in end..end + 100 {
@@ -380,6 +379,7 @@ fn a_redefinition_loop_comes_to_an_end() {
 
 /// A schema whose patterns would take gigabytes is refused, and not after minutes.
 #[test]
+#[allow(clippy::disallowed_methods)] // only a test may look at the clock here
 fn patterns_are_bounded_together() {
     let with = |count: usize| {
         let properties: serde_json::Map<String, Value> =
