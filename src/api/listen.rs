@@ -182,19 +182,8 @@ impl House {
                 .keep_alive_interval(Duration::from_secs(30))
                 .keep_alive_timeout(Duration::from_secs(20))
                 .serve_connection(io, service);
-            let mut connection = std::pin::pin!(connection);
-            tokio::select! {
-                _ = connection.as_mut() => {}
-                () = self.stop.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    let _ = connection.await;
-                }
-                // HTTP/1.1 has this in its reading of headers; here a client that says nothing, or only answers pings, would stay.
-                () = pulse.idle(&standing) => {
-                    connection.as_mut().graceful_shutdown();
-                    let _ = tokio::time::timeout(FAREWELL, connection).await;
-                }
-            }
+            // HTTP/1.1 has this in its reading of headers; here a client that says nothing, or only answers pings, would stay.
+            see_out(connection, |connection| connection.graceful_shutdown(), &self.stop, pulse.idle(&standing)).await;
         } else {
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(Patience(standing))
@@ -202,16 +191,25 @@ impl House {
                 .max_buf_size(HEADERS_MAX)
                 .serve_connection(io, service)
                 .with_upgrades();
-            let mut connection = std::pin::pin!(connection);
-            tokio::select! {
-                _ = connection.as_mut() => {}
-                () = self.stop.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    let _ = connection.await;
-                }
-            }
+            see_out(connection, |connection| connection.graceful_shutdown(), &self.stop, std::future::pending()).await;
         }
         drop(seat);
+    }
+}
+
+/// Serves a connection to its end; until then, on a stop or when it idles, asks it to come to one.
+async fn see_out<C: Future>(connection: C, end: impl Fn(Pin<&mut C>), stop: &CancellationToken, idle: impl Future<Output = ()>) {
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        () = stop.cancelled() => {
+            end(connection.as_mut());
+            let _ = connection.await;
+        }
+        () = idle => {
+            end(connection.as_mut());
+            let _ = tokio::time::timeout(FAREWELL, connection).await;
+        }
     }
 }
 

@@ -2,11 +2,14 @@
 //!
 //! Which objects to look through, and with which index, is the business of the store and of whoever asks.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as Typed;
 
-use super::{Key, Kind, Meta, Object};
+use serde_json::Value;
+
+use super::{Key, Kind, Meta, Object, field_text};
 
 /// A text or a typed selector that says nothing sensible.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -260,6 +263,8 @@ enum Field {
     Namespace,
     /// The place in `Kind::selectable` and in `Meta::fields`.
     Nth(usize),
+    /// What a definition makes selectable. It is looked up in the object: which fields those are may change after that was written.
+    Defined,
 }
 
 impl FieldSelector {
@@ -284,12 +289,11 @@ impl FieldSelector {
             let field = match path {
                 "metadata.name" => Field::Name,
                 "metadata.namespace" => Field::Namespace,
-                _ => Field::Nth(
-                    kind.selectable
-                        .iter()
-                        .position(|known| *known == path)
-                        .ok_or_else(|| SelectorError(format!("field label not supported: {path}")))?,
-                ),
+                _ => match kind.selectable.iter().position(|known| *known == path) {
+                    Some(place) => Field::Nth(place),
+                    None if kind.version_of().is_some_and(|v| v.selectable.iter().any(|known| known == path)) => Field::Defined,
+                    None => return Err(SelectorError(format!("field label not supported: {path}"))),
+                },
             };
             // Objects are found under the names that the stored kind has for its fields.
             let path = match field {
@@ -310,15 +314,21 @@ impl FieldSelector {
     }
     /// Whether an object is selected.
     pub fn matches(&self, object: &Object) -> bool {
-        self.matches_parts(&object.key, &object.meta)
+        self.matches_parts(&object.key, &object.meta, || object.value())
     }
-    /// The same for an object of which only this is at hand.
-    pub fn matches_parts(&self, key: &Key, meta: &Meta) -> bool {
+
+    fn matches_parts(&self, key: &Key, meta: &Meta, value: impl Fn() -> Value) -> bool {
+        let whole = OnceCell::new();
         self.terms.iter().all(|term| {
+            let defined;
             let found = match term.field {
                 Field::Name => &*key.name,
                 Field::Namespace => &*key.namespace,
                 Field::Nth(n) => meta.fields.get(n).map_or("", String::as_str),
+                Field::Defined => {
+                    defined = field_text(whole.get_or_init(&value), &term.path);
+                    defined.as_str()
+                }
             };
             (found == term.value) == term.equal
         })
@@ -402,7 +412,7 @@ mod tests {
         ];
         for (text, wanted) in rows {
             let selector = FieldSelector::parse(kind, text).unwrap();
-            assert_eq!(selector.matches_parts(&draft.key, &draft.meta), wanted, "{text}");
+            assert_eq!(selector.matches_parts(&draft.key, &draft.meta, || draft.value()), wanted, "{text}");
         }
         assert_eq!(FieldSelector::parse(kind, "spec.nodeName=h1").unwrap().exact("spec.nodeName"), Some("h1"));
         assert_eq!(

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::Value;
 
@@ -11,6 +12,7 @@ use super::author::Worth;
 use super::gitops::{contents, status};
 use super::world::{ANNEX, ROOT, World};
 use crate::agent::heart::Heart;
+use crate::control::node::LEASES;
 use crate::docker::container::Status;
 use crate::object::ours::{Application, ApplicationStatus, Phase, Release, SYSTEM_NAMESPACE, Sync, Verdict};
 use crate::object::{Key, Object, kind_of};
@@ -232,6 +234,12 @@ fn hosts(world: &World, view: &View) -> Option<String> {
         }
         if let Some(uid) = host.volumes.iter().find(|uid| !bound.contains(uid.as_str())) {
             return Some(format!("AG3: {} still has the volumes of pod {uid}", host.name));
+        }
+        // A host that was cut off until the faults ended is at rest when it has been heard of: until then its lease may still run out.
+        let lease = view.get(&Key::of::<Lease>(LEASES, &host.name)).and_then(|o| o.typed::<Lease>().ok());
+        let heard = lease.and_then(|lease| Some(lease.spec.as_ref()?.renew_time.as_ref()?.0));
+        if world.healed.is_some_and(|healed| heard.is_none_or(|heard| heard < healed)) {
+            return Some(format!("{} has not been heard of since the faults ended", host.name));
         }
         let ready = view.get(&Key::of::<Node>("", &host.name)).and_then(|o| o.typed::<Node>().ok()).is_some_and(|n| {
             let conditions = n.status.iter().flat_map(|s| s.conditions.iter().flatten());

@@ -82,20 +82,17 @@ CONF
     "ExposedPorts": {"80/tcp": {}}, "StopSignal": "SIGQUIT", "Labels": {"version": "'$tag'"}}'
 done
 
-root=$dir/redis
-rm -rf "$root"
-cp -a "$dir/busybox" "$root"
-server=$(readlink -f "$(command -v redis-server)")
-with_libraries "$root" "$server"
-ln -sf "$server" "$root/bin/redis-server"
-image redis 7 "$root" '{"Env": ["PATH=/bin"], "Cmd": ["redis-server", "--save", "", "--protected-mode", "no"], "ExposedPorts": {"6379/tcp": {}}}'
-
-root=$dir/curl
-rm -rf "$root"
-cp -a "$dir/busybox" "$root"
-curl=$(readlink -f "$(command -v curl)")
-with_libraries "$root" "$curl"
-ln -sf "$curl" "$root/bin/curl"
-image curl 8 "$root" '{"Env": ["PATH=/bin"], "Cmd": ["sh"]}'
+# NAME TAG PROGRAM CONFIG: busybox and one program of this machine.
+program() {
+  local root=$dir/$1 file
+  rm -rf "$root"
+  cp -a "$dir/busybox" "$root"
+  file=$(readlink -f "$(command -v "$3")")
+  with_libraries "$root" "$file"
+  ln -sf "$file" "$root/bin/$3"
+  image "$1" "$2" "$root" "$4"
+}
+program redis 7 redis-server '{"Env": ["PATH=/bin"], "Cmd": ["redis-server", "--save", "", "--protected-mode", "no"], "ExposedPorts": {"6379/tcp": {}}}'
+program curl 8 curl '{"Env": ["PATH=/bin"], "Cmd": ["sh"]}'
 
 rm -rf "$dir"

@@ -208,11 +208,23 @@ impl Handler {
             }
             (&Method::POST, ["portForward", namespace, pod]) => self.forward(namespace, pod, &query, body).await,
             (&Method::GET, ["healthz"]) => self.health().await,
-            (&Method::GET, ["pods"]) => Ok(self.pods()),
+            (&Method::GET, ["pods"]) => Ok(listed(&List { items: self.lookup.pods(), ..List::default() })),
+            (&Method::GET, ["runningpods"]) => self.running_pods().await,
+            (&Method::GET, ["stats", "summary"]) => self.summary().await,
             (&Method::GET, ["usage"]) => self.used().await,
             _ => Err(Failure::new(StatusCode::NOT_FOUND, "the agent has nothing there")),
         };
         answered.unwrap_or_else(|failure| failure.response())
+    }
+
+    async fn running_pods(&self) -> Result<Response<Body>, Failure> {
+        let running = self.usage.running().await;
+        running.map(|pods| listed(&pods)).map_err(|error| Failure::of(&error, "ask the container engine"))
+    }
+
+    async fn summary(&self) -> Result<Response<Body>, Failure> {
+        let said = self.usage.summary(crate::clock::now()).await;
+        said.map(|said| listed(&said)).map_err(|error| Failure::of(&error, "measure this host"))
     }
 
     async fn used(&self) -> Result<Response<Body>, Failure> {
@@ -279,12 +291,6 @@ impl Handler {
         self.engine.info().await.map(ok).map_err(|error| Failure::of(&error, "ask the container engine"))
     }
 
-    fn pods(&self) -> Response<Body> {
-        let list = List { items: self.lookup.pods(), ..List::default() };
-        let bytes = serde_json::to_vec(&list).unwrap_or_default().into();
-        streamed("application/json", futures_util::stream::iter([Ok(bytes)]))
-    }
-
     /// The sandbox of a pod that has a network.
     async fn sandbox(&self, namespace: &str, pod: &str) -> Result<String, Failure> {
         self.lookup.sandbox(namespace, pod).await.map_err(|missing| match missing {
@@ -302,6 +308,12 @@ impl Handler {
         let bytes = forward::connect(&*self.engine, &sandbox, pod, port, body).await?;
         Ok(streamed("application/octet-stream", bytes))
     }
+}
+
+/// An answer that is a document.
+fn listed(document: &impl serde::Serialize) -> Response<Body> {
+    let bytes = serde_json::to_vec(document).unwrap_or_default().into();
+    streamed("application/json", futures_util::stream::iter([Ok(bytes)]))
 }
 
 /// An answer that goes on.

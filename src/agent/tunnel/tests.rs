@@ -17,6 +17,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio_util::sync::CancellationToken;
 
 use super::{Found, Handler, Lookup, Missing, dial, saved_log, serve};
+use crate::agent::translate;
 use crate::client::{Access, Identity};
 use crate::docker::simulated::{Costs, Settings, SimulatedEngine};
 use crate::docker::{ContainerSpec, Engine};
@@ -85,7 +86,18 @@ async fn handler(sim: &str, previous: &'static str) -> (SimulatedEngine, String,
     let settings = Settings { hostname: "a".into(), cpus: 2, memory: 1 << 30, costs: Costs::NONE };
     let engine = SimulatedEngine::memory(&settings);
     engine.pull("sim/web:v1", None, &|_| {}).await.unwrap();
-    let spec = ContainerSpec { image: "sim/web:v1".into(), env: vec![("SIM".into(), sim.into())], ..ContainerSpec::default() };
+    let labels = [
+        (translate::POD_NAME, "web"),
+        (translate::POD_NAMESPACE, "shop"),
+        (translate::POD_UID, "u"),
+        (translate::CONTAINER, "app"),
+    ];
+    let spec = ContainerSpec {
+        image: "sim/web:v1".into(),
+        env: vec![("SIM".into(), sim.into())],
+        labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        ..ContainerSpec::default()
+    };
     let id = engine.create("app", &spec).await.unwrap();
     engine.start(&id).await.unwrap();
     let lookup = Arc::new(Pods { id: id.clone(), previous: previous.into() });
@@ -169,6 +181,12 @@ async fn logs_and_why_not() {
         "",
         "/pods",
         expect![[r#"200 {"apiVersion":"v1","kind":"PodList","items":[{"apiVersion":"v1","kind":"Pod","metadata":{"name":"web"}}],"metadata":{}}"#]],
+    )
+    .await;
+    check_get(
+        "",
+        "/runningpods",
+        expect![[r#"200 {"apiVersion":"v1","kind":"PodList","items":[{"apiVersion":"v1","kind":"Pod","metadata":{"name":"web","namespace":"shop","uid":"u"},"spec":{"containers":[{"image":"sim/web:v1","name":"app"}]}}],"metadata":{}}"#]],
     )
     .await;
     check_get("", "/somewhere", expect![[r#"404 "NotFound" "the agent has nothing there""#]]).await;

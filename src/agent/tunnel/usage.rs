@@ -9,12 +9,17 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream;
+use jiff::Timestamp;
+use k8s_openapi::List;
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use crate::agent::translate::{CONTAINER, POD_NAME, POD_NAMESPACE, POD_UID, SANDBOX_NAME};
+use crate::agent::translate::{CONTAINER, NODE, POD_NAME, POD_NAMESPACE, POD_UID, SANDBOX_NAME};
 use crate::docker::container::Status;
 use crate::docker::{Engine, EngineError, Stats, Summary};
+use crate::object::time;
 
 /// How far two looks are apart at least. Shorter, and one tick of the kernel's clock would show.
 const APART: Duration = Duration::from_secs(1);
@@ -76,6 +81,32 @@ impl Usage {
         Ok(answer)
     }
 
+    /// The same in the words of a kubelet's `/stats/summary`. What is not measured (disks, networks) is absent.
+    pub(super) async fn summary(&self, now: Timestamp) -> Result<Value, EngineError> {
+        let used = self.now().await?;
+        let node = self.ours.iter().find_map(|label| label.strip_prefix(NODE)?.strip_prefix('=')).unwrap_or_default();
+        Ok(summary(&used, node, &time::seconds(now)))
+    }
+
+    /// The pods of which a container runs now, by the engine's own word: a kubelet's `/runningpods`.
+    pub(super) async fn running(&self) -> Result<List<Pod>, EngineError> {
+        let mut pods: BTreeMap<(String, String, String), Vec<Container>> = BTreeMap::new();
+        for found in self.engine.list(&self.ours).await?.into_iter().filter(|found| found.status == Status::Running) {
+            let label = |name: &str| found.labels.get(name).cloned().unwrap_or_default();
+            let containers = pods.entry((label(POD_NAMESPACE), label(POD_NAME), label(POD_UID))).or_default();
+            if label(CONTAINER) != SANDBOX_NAME {
+                containers.push(Container { name: label(CONTAINER), image: Some(found.image.clone()), ..Container::default() });
+            }
+        }
+        let pod = |((namespace, name, uid), containers): (_, Vec<Container>)| Pod {
+            metadata: ObjectMeta { name: Some(name), namespace: Some(namespace), uid: Some(uid), ..ObjectMeta::default() },
+            spec: Some(PodSpec { containers, ..PodSpec::default() }),
+            status: None,
+        };
+        let items = pods.into_iter().filter(|(_, containers)| !containers.is_empty()).map(pod).collect();
+        Ok(List { items, ..List::default() })
+    }
+
     async fn look(&self) -> Result<Look, EngineError> {
         let at = Instant::now();
         let busy = std::fs::read_to_string("/proc/stat").ok().and_then(|text| busy_ticks(&text));
@@ -94,6 +125,29 @@ impl Usage {
             stream::iter(running).map(sample).buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await;
         Ok(Look { at, busy, containers })
     }
+}
+
+fn summary(used: &Value, node: &str, time: &str) -> Value {
+    let amounts = |cpu: &Value, memory: &Value| json!({"cpu": {"time": time, "usageNanoCores": cpu}, "memory": {"time": time, "workingSetBytes": memory}});
+    let named = |name: &Value, of: &Value| {
+        let mut named = amounts(&of["cpu"], &of["memory"]);
+        named["name"] = name.clone();
+        named
+    };
+    let pods = used["pods"].as_array().into_iter().flatten().map(|pod| {
+        let containers = || pod["containers"].as_array().into_iter().flatten();
+        let sum = |field: &str| containers().filter_map(|container| container[field].as_u64()).sum::<u64>();
+        let mut said = amounts(&sum("cpu").into(), &sum("memory").into());
+        said["podRef"] = json!({"name": pod["name"], "namespace": pod["namespace"], "uid": pod["uid"]});
+        said["containers"] = containers().map(|container| named(&container["name"], container)).collect();
+        said
+    });
+    let mut said = json!({"node": {"nodeName": node}, "pods": pods.collect::<Vec<_>>()});
+    if used["node"].is_object() {
+        said["node"] = amounts(&used["node"]["cpu"], &used["node"]["memory"]);
+        said["node"]["nodeName"] = node.into();
+    }
+    said
 }
 
 fn compare(first: &Look, second: &Look) -> Value {
@@ -174,6 +228,14 @@ mod tests {
             json!([{"namespace": "shop", "name": "web-1", "uid": "u1", "containers": [{"name": "web", "cpu": 500_000_000, "memory": 5 << 20}]}])
         );
         assert_eq!(answer["node"]["cpu"], 1_500_000_000);
+        let amounts = |cpu: u64, memory: u64| json!({"cpu": {"time": "t", "usageNanoCores": cpu}, "memory": {"time": "t", "workingSetBytes": memory}});
+        let said = summary(&answer, "h1", "t");
+        let mut pod = amounts(500_000_000, 5 << 20);
+        pod["podRef"] = json!({"name": "web-1", "namespace": "shop", "uid": "u1"});
+        pod["containers"] = json!([amounts(500_000_000, 5 << 20)]);
+        pod["containers"][0]["name"] = "web".into();
+        assert_eq!(said["pods"], json!([pod]));
+        assert_eq!((&said["node"]["nodeName"], &said["node"]["cpu"]["usageNanoCores"]), (&json!("h1"), &json!(1_500_000_000)));
         // Started anew in between: nothing is known.
         assert_eq!(compare(&look(0, 0, 9_000_000_000), &look(10, 0, 1_000))["pods"], json!([]));
     }

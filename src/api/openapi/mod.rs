@@ -271,6 +271,10 @@ fn measured(kind: &Kind) -> Value {
 fn custom_schema(kind: &Kind, schema: &Value, metadata: Value) -> Value {
     let mut schema = schema.clone();
     schema["x-kubernetes-group-version-kind"] = json!([gvk(kind)]);
+    if let Some(version) = kind.version_of().filter(|version| !version.selectable.is_empty()) {
+        let fields = version.selectable.iter().map(|path| json!({"fieldPath": path}));
+        schema["x-kubernetes-selectable-fields"] = fields.collect();
+    }
     if !schema["properties"].is_object() {
         schema["properties"] = json!({});
     }

@@ -138,8 +138,9 @@ impl Api {
         if parts.method != Method::GET {
             return Err(Failure::method_not_allowed());
         }
-        let words: Vec<&str> = rest.trim_start_matches('/').split('/').collect();
-        let known = matches!(words.as_slice(), ["healthz" | "pods"] | ["containerLogs", _, _, _]);
+        let words: Vec<&str> = rest.trim_matches('/').split('/').collect();
+        let known =
+            matches!(words.as_slice(), ["healthz" | "pods" | "runningpods"] | ["stats", "summary"] | ["containerLogs", _, _, _]);
         if !known || words.iter().any(|word| word.is_empty() || matches!(*word, "." | "..")) {
             return Err(Failure::missing(format!("the agent of node {:?} has nothing at {rest}", target.name)));
         }

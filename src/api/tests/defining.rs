@@ -50,6 +50,14 @@ pub(super) fn boats() -> Value {
     })
 }
 
+/// Another kind of the same form.
+fn ships() -> Value {
+    let mut ships = boats();
+    ships["metadata"]["name"] = "ships.sea.example".into();
+    ships["spec"]["names"] = json!({"plural": "ships", "kind": "Ship"});
+    ships
+}
+
 impl World {
     /// What the loop for definitions does, without the loop.
     pub(super) async fn establish(&self, definition: Value) -> Value {
@@ -232,15 +240,80 @@ async fn watches_of_defined_kinds() {
     }
 }
 
+/// Lists and watches are narrowed by the fields that a version of the definition says, also for objects from before it said so.
+#[tokio::test]
+async fn fields_to_select_by() {
+    let w = world();
+    w.establish(boats()).await;
+    let names = async |selector: &str| {
+        let answer = w.ask(&format!("GET {BOATS}?fieldSelector={selector}"), Value::Null).await;
+        if answer.code == 200 { answer.names().join(" ") } else { answer.show() }
+    };
+    for (name, sails, crew) in [("a", 1, 2), ("b", 2, 2), ("c", 2, 5)] {
+        w.must(&format!("POST {BOATS}"), boat(name, json!({"sails": sails, "crew": crew}))).await;
+    }
+    assert_eq!(names("spec.sails%3D2").await, "400 BadRequest: field label not supported: spec.sails");
+    let path = |path: &str| json!({"jsonPath": path});
+    let with = |fields: Value| {
+        let mut changed = boats();
+        changed["spec"]["versions"][1]["selectableFields"] = fields;
+        json!({"spec": changed["spec"]})
+    };
+    let at = format!("PATCH {DEFINITIONS}/boats.sea.example");
+    for (fields, why) in [
+        (json!([path("")]), "selectableFields[0].jsonPath: Required value"),
+        (json!([path("spec.sails")]), "is an invalid path"),
+        (json!([path(".spec.ports[0].name")]), "is an invalid path"),
+        (json!([path(".spec..sails")]), "is an invalid path"),
+        (json!([path(".metadata.name")]), "must not point to fields in metadata"),
+        (json!([path(".spec.mast")]), "does not refer to a valid field"),
+        (json!([path(".spec.ports")]), "must point to a field of type string, boolean, or integer"),
+        (json!([path(".spec.sails"), path(".spec.sails")]), "selectableFields[1].jsonPath: Duplicate value: \".spec.sails\""),
+        (json!(vec![path(".spec.sails"); 9]), "Too many: 9: must have at most 8 items"),
+    ] {
+        let refused = w.ask(&at, with(fields)).await;
+        assert!(refused.code == 422 && refused.show().contains(why), "{why}: {}", refused.show());
+    }
+    let accepted = w.ask(&at, with(json!([path(".spec.sails"), path(".spec.crew")]))).await;
+    assert_eq!((accepted.code, accepted.headers.get("warning")), (200, None));
+    for (selector, wanted) in [
+        ("spec.sails%3D2", "b c"),
+        ("spec.sails!%3D2", "a"),
+        ("spec.sails%3D2,spec.crew%3D5", "c"),
+        ("spec.sails%3D2,metadata.name%3Db", "b"),
+        ("spec.crew%3D", ""),
+        ("status.crew%3D1", "400 BadRequest: field label not supported: status.crew"),
+    ] {
+        assert_eq!(names(selector).await, wanted, "{selector}");
+    }
+    // It is a matter of the version.
+    let old = w.ask("GET /apis/sea.example/v1beta1/boats?fieldSelector=spec.sails%3D2", Value::Null).await;
+    assert_eq!(old.code, 400);
+    let document = w.must("GET /openapi/v3/apis/sea.example/v1", Value::Null).await;
+    let published = &document["components"]["schemas"]["example.sea.v1.Boat"]["x-kubernetes-selectable-fields"];
+    assert_eq!(*published, json!([{"fieldPath": "spec.sails"}, {"fieldPath": "spec.crew"}]));
+    // A watch tells what begins and ends to be selected.
+    let mut watch = w.follow(&format!("{BOATS}?watch=true&fieldSelector=spec.sails%3D3"), "application/json").await;
+    for sails in [3, 3, 1] {
+        w.must(&format!("PATCH {BOATS}/a"), json!({"spec": {"sails": sails}, "metadata": {"labels": {"n": sails.to_string()}}}))
+            .await;
+        w.must(&format!("PATCH {BOATS}/b"), json!({"metadata": {"labels": {"n": sails.to_string()}}})).await;
+    }
+    for sort in ["ADDED", "DELETED"] {
+        let event = watch.next().await.unwrap();
+        assert_eq!((&event["type"], &event["object"]["metadata"]["name"]), (&json!(sort), &json!("a")));
+    }
+    // A collection is deleted by such a selector, too.
+    w.must(&format!("DELETE {BOATS}?fieldSelector=spec.crew%3D5"), Value::Null).await;
+    assert_eq!(names("").await, "a b");
+}
+
 /// A watch lives as long as its kind is what it was: it hears all that there was, and ends.
 #[tokio::test]
 async fn a_watch_ends_with_its_definition() {
     let w = world();
     w.establish(boats()).await;
-    let mut ships = boats();
-    ships["metadata"]["name"] = "ships.sea.example".into();
-    ships["spec"]["names"] = json!({"plural": "ships", "kind": "Ship"});
-    w.establish(ships).await;
+    w.establish(ships()).await;
     let at = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/boats.sea.example";
     let follow = async |from: &str| {
         let query = format!("{BOATS}?watch=true&allowWatchBookmarks=true&resourceVersion={from}");
@@ -299,10 +372,7 @@ async fn a_watch_ends_with_its_definition() {
 async fn f_rights_to_one_defined_kind() {
     let w = world();
     w.establish(boats()).await;
-    let mut ships = boats();
-    ships["metadata"]["name"] = "ships.sea.example".into();
-    ships["spec"]["names"] = json!({"plural": "ships", "kind": "Ship"});
-    w.establish(ships).await;
+    w.establish(ships()).await;
     const SHIPS: &str = "/apis/sea.example/v1/namespaces/shop/ships";
     w.must(&format!("POST {BOATS}"), boat("a", json!({"sails": 1}))).await;
     w.must(&format!("POST {SHIPS}"), json!({"metadata": {"name": "s"}, "spec": {"sails": 1}})).await;

@@ -17,7 +17,8 @@ use tokio_rustls::client::TlsStream;
 use super::super::spdy::Frame as Spoken;
 use super::super::spdy::tests::{Peer, Speaker, control, data};
 use super::hostile::{Dice, seed};
-use super::tunnelling::{agent, raw, real_clock};
+use super::sessions::shop;
+use super::tunnelling::raw;
 use super::*;
 use crate::object::robust;
 use crate::object::stream::Frame;
@@ -37,12 +38,7 @@ struct Town {
 
 /// Pod `web` on a host that behaves, pod `noise` on one that answers with anything.
 async fn town(seed: u64) -> Town {
-    let w = world();
-    real_clock(&w);
-    let address = w.listen().await;
-    w.pod_on("web", "h1", json!({})).await;
-    let pair = w.host("h1").await;
-    agent(&w, address, "h1", &pair).await;
+    let (w, address) = shop().await;
     w.pod_on("noise", "h2", json!({})).await;
     let pair = w.host("h2").await;
     noisy(&w, address, "h2", &pair, seed).await;

@@ -223,6 +223,15 @@ async fn what_a_host_says_of_itself() {
     assert_eq!(w.must("GET /api/v1/nodes/https:h1:10250/proxy/healthz", Value::Null).await, "fine");
     let log = w.must(&format!("{at}/containerLogs/shop/web/c?tailLines=1"), Value::Null).await;
     assert!(log.as_str().unwrap().ends_with("/containerLogs/shop/web/c?tailLines=1"), "{log}");
+    // The host of this test has nothing to say of the rest; that it was asked is what counts.
+    for path in ["pods", "pods/", "runningpods/", "stats/summary", "stats/summary?only_cpu_and_memory=true"] {
+        let asked = w.ask(&format!("{at}/{path}"), Value::Null).await;
+        assert!(asked.show().contains("container is waiting to start"), "{path}: {}", asked.show());
+    }
+    for path in ["", "metrics", "configz", "stats", "stats/summary/x", "run/shop/web/c", "debug/pprof", "logs/"] {
+        let nothing = w.ask(&format!("{at}/{path}"), Value::Null).await;
+        assert!(nothing.show().contains("the agent of node \"h1\" has nothing at"), "{path}: {}", nothing.show());
+    }
     for (line, wanted) in [
         (format!("{at}/exec/shop/web/c"), "404 NotFound: the agent of node \"h1\" has nothing at /exec/shop/web/c"),
         (

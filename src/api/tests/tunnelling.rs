@@ -19,6 +19,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::super::join::{new_token, token_secret};
 use super::super::listen;
+use super::sessions::shop;
 use super::*;
 use crate::object::stream::{self, Frame};
 
@@ -261,12 +262,7 @@ pub(super) fn client(w: &World, address: SocketAddr) -> kube::Client {
 
 #[tokio::test]
 async fn exec_over_a_websocket() {
-    let w = world();
-    real_clock(&w);
-    let address = w.listen().await;
-    w.pod_on("web", "h1", json!({})).await;
-    let pair = w.host("h1").await;
-    agent(&w, address, "h1", &pair).await;
+    let (w, address) = shop().await;
     let client = client(&w, address);
     let pods: kube::Api<core::Pod> = kube::Api::namespaced(client, "shop");
     let params = kube::api::AttachParams::default().stdin(true).stdout(true).stderr(false);

@@ -67,6 +67,8 @@ pub struct Version {
     columns: Vec<PrinterColumn>,
     /// Where a scale is.
     pub scale: Option<Scale>,
+    /// By which fields its objects can be selected: dotted paths without the first dot.
+    pub selectable: Vec<String>,
     /// What is said to whoever uses a deprecated version.
     pub warning: Option<String>,
     /// Tells this content from any other.
@@ -292,6 +294,8 @@ impl Version {
                 selector: path("labelSelectorPath"),
             })
         })();
+        let fields = entry["selectableFields"].as_array().into_iter().flatten().filter_map(|field| field["jsonPath"].as_str());
+        let selectable = fields.map(|path| path.trim_start_matches('.').to_owned()).collect();
         let given = entry["additionalPrinterColumns"].as_array();
         let columns = match given {
             Some(columns) if !columns.is_empty() => columns.iter().filter_map(PrinterColumn::read).collect(),
@@ -307,7 +311,7 @@ impl Version {
             said.unwrap_or_else(|| format!("{}/{} {} is deprecated", content.group, content.version, content.kind))
         });
         let (root, patterns) = (schema::root(content.kind, &schema), structural::patterns(&schema));
-        Version { root, patterns, schema, columns, scale, warning, digest: digest.to_owned() }
+        Version { root, patterns, schema, columns, scale, selectable, warning, digest: digest.to_owned() }
     }
 }
 
@@ -481,10 +485,6 @@ pub fn warnings(definition: &Value) -> Vec<String> {
             warnings.push(format!(
                 "spec.versions[{i}].schema.openAPIV3Schema{at}.x-kubernetes-validations: accepted, but expressions are not evaluated by this server"
             ));
-        }
-        if version["selectableFields"].as_array().is_some_and(|fields| !fields.is_empty()) {
-            warnings
-                .push(format!("spec.versions[{i}].selectableFields: accepted, but not served as field selectors by this server"));
         }
     }
     warnings

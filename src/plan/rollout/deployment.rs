@@ -91,6 +91,11 @@ impl Set<'_> {
     fn places(&self) -> i32 {
         self.replicas.max(self.active)
     }
+    /// How many pods it will have until others can take their place: it keeps an available one that it is no longer asked for while that
+    /// one cannot be spared.
+    fn kept(&self) -> i32 {
+        self.replicas.max(self.available)
+    }
     /// How many of its available pods will stay.
     fn staying(&self) -> i32 {
         self.available.min(self.replicas)
@@ -422,9 +427,9 @@ impl<'a> Work<'a> {
             return false;
         }
         let created = self.create.as_ref().and_then(|set| set.spec.replicas).unwrap_or(0);
-        let asked: i32 = self.sets.iter().map(|s| s.replicas).sum::<i32>() + created;
+        let kept: i32 = self.sets.iter().map(Set::kept).sum::<i32>() + created;
         let new_missing = self.new.map_or(created, |i| self.sets[i].replicas - self.sets[i].staying());
-        let mut spare = asked - self.least() - new_missing;
+        let mut spare = kept - self.least() - new_missing;
         let mut changed = false;
         // Pods that serve nobody go first: they cost no availability.
         for index in &old {

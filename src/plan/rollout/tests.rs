@@ -216,6 +216,38 @@ fn planning_what_was_just_planned_plans_nothing() {
     assert_eq!(again.again, Some(now() + jiff::SignedDuration::from_secs(601)), "the progress deadline");
 }
 
+/// LV1: a pod that is to go and cannot be spared takes a place, and so does one that serves nobody. The latter goes, or nothing ever would.
+#[test]
+fn what_serves_nobody_makes_room_while_what_serves_is_kept() {
+    let rolling = json!({"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}});
+    let deployment = web(json!({"strategy": rolling}));
+    let old = |name: &str, replicas: i32| {
+        let mut set = set(replicas);
+        set.metadata.name = Some(name.to_owned());
+        set.spec.template.as_mut().unwrap().spec.as_mut().unwrap().containers[0].image = Some(name.to_owned());
+        set
+    };
+    let (going, broken, serving, new) = (old("going", 0), old("broken", 1), old("serving", 1), {
+        let mut set = old("new", 0);
+        set.spec.template.as_mut().unwrap().spec.as_mut().unwrap().containers[0].image = Some("web:1".to_owned());
+        set
+    });
+    let ready = pod("ready", &[("ready", "2026-11-21T11:59:50Z")]);
+    let unready = pod("unready", &[]);
+    let free = |_: &str| false;
+    let sets = vec![
+        Member { set: &going, pods: vec![&ready] },
+        Member { set: &broken, pods: vec![&unready] },
+        Member { set: &serving, pods: vec![&ready] },
+        Member { set: &new, pods: Vec::new() },
+    ];
+    let plan = deployment::plan(&deployment::Input { deployment: &deployment, sets, taken: &free, now: now() });
+    assert_eq!(plan.create, None);
+    let sizes: Vec<(usize, Option<i32>)> = plan.update.iter().map(|(index, set)| (*index, set.spec.replicas)).collect();
+    assert_eq!(sizes.iter().find(|(index, _)| *index == 1), Some(&(1, Some(0))), "{sizes:?}");
+    assert_eq!(sizes.iter().find(|(index, _)| *index == 2).and_then(|(_, size)| *size).unwrap_or(1), 1, "{sizes:?}");
+}
+
 #[test]
 fn ready_for_long_enough_is_available() {
     let since = pod("p", &[("ready", "2026-11-21T11:59:50Z")]);

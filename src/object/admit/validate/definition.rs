@@ -111,11 +111,49 @@ fn versions(c: &mut Causes, versions: &Value) {
             _ => c.required(schema_at, "schemas are required"),
         }
         columns(c, &at, &version["additionalPrinterColumns"]);
+        selectable(c, &format!("{at}.selectableFields"), &version["selectableFields"], schema);
         scale(c, &format!("{at}.subresources.scale"), &version["subresources"]["scale"]);
     }
     if storage.len() != 1 {
         let named: Vec<Value> = storage.iter().map(|name| (*name).into()).collect();
         c.invalid("spec.versions", named, "must have exactly one version marked as storage version");
+    }
+}
+
+/// How many fields of a version objects can be selected by.
+const SELECTABLE: usize = 8;
+
+fn selectable(c: &mut Causes, at: &str, fields: &Value, schema: &Value) {
+    if list(fields).count() > SELECTABLE {
+        c.too_many(at, list(fields).count(), SELECTABLE);
+    }
+    let mut seen = BTreeSet::new();
+    for (i, field) in list(fields) {
+        let at = format!("{at}[{i}].jsonPath");
+        let path = text(&field["jsonPath"]);
+        if path.is_empty() {
+            c.required(at, "");
+            continue;
+        }
+        if !seen.insert(path) {
+            c.duplicate(at.as_str(), path);
+        }
+        let steps: Vec<&str> = path.split('.').skip(1).collect();
+        if !path.starts_with('.') || steps.iter().any(|step| step.is_empty() || step.contains(['[', ']', '*', '\'', '"'])) {
+            c.invalid(at, path, "is an invalid path: it must be a simple path of fields, such as .spec.color");
+        } else if matches!(steps[0], "metadata" | "apiVersion" | "kind") {
+            c.invalid(at, path, "must not point to fields in metadata");
+        } else {
+            match steps.iter().try_fold(schema, |at, step| at["properties"].get(*step)).map(|field| text(&field["type"])) {
+                None => c.invalid(at, path, "is an invalid path: does not refer to a valid field"),
+                Some("string" | "boolean" | "integer") => {}
+                Some(_) => c.invalid(
+                    at,
+                    path,
+                    "must point to a field of type string, boolean, or integer. Enum string fields and strings with formats are allowed.",
+                ),
+            }
+        }
     }
 }
 
