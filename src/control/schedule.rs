@@ -14,7 +14,7 @@ use super::keyed::{Cursor, News};
 use super::{Context, Loop, Next, write};
 use crate::mutant::{self, Mutant};
 use crate::object::admit::{self, DeleteOptions, Deletion};
-use crate::object::{Draft, Key, Object, kind_of};
+use crate::object::{Draft, Key, Object, Revision, kind_of};
 use crate::plan::rollout::{active, ready, stamp};
 use crate::plan::schedule::{self, Budget, Cluster, Decision, PodName, Preemption, Resort, Scheduler, Strategy};
 use crate::store::{Conflict, Store, Txn};
@@ -37,6 +37,8 @@ pub(super) struct Schedule {
     strategy: Strategy,
     seed: u64,
     waiting: Waiting,
+    /// Which version of each node was seen last.
+    nodes: BTreeMap<Arc<str>, Revision>,
     /// Where the cluster was when everybody who waits had been tried.
     tried: Option<usize>,
     /// After a conflict bindings go one by one, so that one pod in motion does not hold up the others.
@@ -84,6 +86,7 @@ impl Schedule {
             strategy,
             seed,
             waiting: Waiting::default(),
+            nodes: BTreeMap::new(),
             tried: None,
             alone: false,
             busy: None,
@@ -93,6 +96,10 @@ impl Schedule {
 
     fn notice(&mut self, key: &Key, new: Option<&Arc<Object>>) {
         if key.kind == kind_of::<Node>() {
+            match new {
+                Some(object) => drop(self.nodes.insert(key.name.clone(), object.revision)),
+                None => drop(self.nodes.remove(&key.name)),
+            }
             match new.map(|o| o.typed::<Node>()) {
                 Some(Ok(node)) => self.cluster.set_node(&node),
                 Some(Err(error)) => tracing::warn!(%key, why = %error.source, "cannot be read, so nothing is placed there"),
@@ -105,6 +112,9 @@ impl Schedule {
             let untried = self.waiting.fresh.contains(&name);
             let known = self.waiting.remove(&name);
             let Some(object) = new else { return self.cluster.remove_pod(&name) };
+            if self.knows(&name, object) && !mutant::on(Mutant::Rebind) {
+                return; // our own binding, or a status: the common cases
+            }
             let pod = match object.typed::<Pod>() {
                 Ok(pod) => pod,
                 Err(error) => {
@@ -130,6 +140,17 @@ impl Schedule {
     }
 }
 
+impl Schedule {
+    /// Whether a pod has the place that it is known to have, which can be told without decoding it.
+    fn knows(&self, name: &PodName, object: &Object) -> bool {
+        // Its fields are its node and its phase, in the order of the kind's row.
+        let [node, phase, ..] = object.meta.fields.as_slice() else { return false };
+        let owner = object.meta.owners.iter().find(|o| o.controller == Some(true)).map_or("", |o| o.uid.as_str());
+        let ended = matches!(phase.as_str(), "Succeeded" | "Failed");
+        !ended && self.cluster.has(name, node, &object.meta.labels, owner, object.meta.deleting())
+    }
+}
+
 /// A pod that was given a node, not yet committed.
 struct Binding {
     pod: PodName,
@@ -149,6 +170,7 @@ impl Loop for Schedule {
                 // What it learned, it learned of the old one.
                 self.scheduler = Scheduler::new(self.strategy, self.seed);
                 self.waiting = Waiting::default();
+                self.nodes.clear();
                 self.tried = None;
                 let namespaces = view.list(kind_of::<Namespace>());
                 for object in namespaces.chain(view.list(kind_of::<Node>())).chain(view.list(kind_of::<Pod>())) {
@@ -300,8 +322,7 @@ impl Schedule {
             let key = Key::of::<Node>("", name);
             // The node as it is now must be one that would be chosen again: a heartbeat is no reason to plan anew, a cordon is.
             let now = view.get(&key);
-            let same = now.and_then(|o| o.typed::<Node>().ok()).is_some_and(|node| self.cluster.knows(&node));
-            stale |= !same;
+            stale |= !now.is_some_and(|o| self.is_same(o));
             txn.expect(key, now.map(|o| o.revision));
         }
         let outcome = if stale {
@@ -324,13 +345,18 @@ impl Schedule {
         Ok(())
     }
 
+    /// Whether a node is as it was when it was seen last, as far as placing pods goes.
+    fn is_same(&self, node: &Object) -> bool {
+        self.nodes.get(&node.key.name) == Some(&node.revision) || node.typed::<Node>().is_ok_and(|node| self.cluster.knows(&node))
+    }
+
     /// Asks pods to go, so that another one finds room. Says whether they are gone at once; if not, the place is kept free for it.
     fn preempt(&mut self, cx: &mut Context<'_>, pod: &Arc<Object>, room: &Preemption, why: &str) -> Result<bool, Conflict> {
         let mut txn = Txn::new();
         let view = cx.store.view();
         let key = Key::of::<Node>("", &room.node);
         let now = view.get(&key);
-        let same = now.and_then(|o| o.typed::<Node>().ok()).is_some_and(|node| self.cluster.knows(&node));
+        let same = now.is_some_and(|o| self.is_same(o));
         txn.expect(key.clone(), now.map(|o| o.revision));
         let mut stale = !same;
         let mut asked: Vec<Arc<Object>> = Vec::new();

@@ -286,6 +286,14 @@ impl Cluster {
         }
     }
 
+    /// Whether a pod is known to have a place on this node, with these labels and this owner. What else it takes there does not change as
+    /// long as it lives.
+    pub fn has(&self, key: &PodName, node: &str, labels: &Labels, owner: &str, leaving: bool) -> bool {
+        let known = self.placed.get(key);
+        known
+            .is_some_and(|p| *self.hosts[p.host].name == *node && p.labels == *labels && p.owner == owner && p.leaving == leaving)
+    }
+
     /// Takes a place on a node for a pod.
     pub(super) fn bind(&mut self, pod: &Pod, node: &str) {
         let key = name_of(pod);
