@@ -34,9 +34,9 @@ use jsonpath::Path;
 pub const GROUP: &str = "apiextensions.k8s.io";
 /// What holds a definition that is being deleted until its objects are gone.
 pub const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
-/// How many bytes of definitions rows are made of, at most, in the life of a program. A cluster with a hundred operators has about ten
-/// million. Beyond it, new or changed definitions are not established.
-const HELD_AT_MOST: usize = 128 << 20;
+/// How many bytes of memory rows may take, about, in the life of a program: those of a cluster with a hundred operators take a third of
+/// that. Whoever defines a kind anew for ever comes to it, and from then on new or changed definitions are not established.
+const HELD_AT_MOST: usize = if cfg!(test) { 96 << 20 } else { 512 << 20 };
 /// How many different kinds may be defined in the life of a program.
 const KINDS_AT_MOST: usize = 4096;
 
@@ -62,7 +62,7 @@ pub struct Version {
     /// The same as a type.
     pub(in crate::object) root: Type,
     /// What patterns in it mean.
-    pub(in crate::object) patterns: BTreeMap<String, regex::Regex>,
+    pub(in crate::object) patterns: structural::Patterns,
     /// What `kubectl get` shows beside the name.
     columns: Vec<PrinterColumn>,
     /// Where a scale is.
@@ -240,12 +240,13 @@ impl Content<'_> {
         }
         let place = (self.group.to_owned(), self.plural.to_owned());
         let free = known.slots.len();
-        if known.held + text.len() > HELD_AT_MOST || (free >= KINDS_AT_MOST && !known.slots.contains_key(&place)) {
+        let weight = text.len() + weight(self.entry);
+        if known.held + weight > HELD_AT_MOST || (free >= KINDS_AT_MOST && !known.slots.contains_key(&place)) {
             return Err(Full);
         }
-        known.held += text.len();
         let slot = *known.slots.entry(place).or_insert(free);
         let row: &'static Kind = Box::leak(Box::new(self.build(slot, &digest)));
+        known.held += weight + row.version_of().map_or(0, |version| version.patterns.bytes);
         known.rows.insert(digest, row);
         Ok(row)
     }
@@ -272,6 +273,16 @@ impl Content<'_> {
             custom: Some(Box::leak(Box::new(Custom { slot, stored: self.stored, version }))),
             ..PLAIN
         }
+    }
+}
+
+/// About what the rows of a version's entry take: the entry as a tree, and what is made of it. The numbers are measured.
+fn weight(value: &Value) -> usize {
+    match value {
+        Value::Object(fields) => fields.iter().map(|(name, value)| 320 + name.len() + weight(value)).sum::<usize>() + 320,
+        Value::Array(items) => items.iter().map(|item| 40 + weight(item)).sum(),
+        Value::String(text) => 40 + text.len(),
+        _ => 0,
     }
 }
 
@@ -310,7 +321,7 @@ impl Version {
             let said = entry["deprecationWarning"].as_str().map(str::to_owned);
             said.unwrap_or_else(|| format!("{}/{} {} is deprecated", content.group, content.version, content.kind))
         });
-        let (root, patterns) = (schema::root(content.kind, &schema), structural::patterns(&schema));
+        let (root, patterns) = (schema::root(content.kind, &schema), structural::Patterns::of(&schema));
         Version { root, patterns, schema, columns, scale, selectable, warning, digest: digest.to_owned() }
     }
 }

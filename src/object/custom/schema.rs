@@ -5,10 +5,17 @@ use serde_json::Value;
 
 use crate::object::schema::{Field, Form, ListKind, Struct, Text, Type, facts, metadata};
 
+// What most places of a schema are is there once.
+static TEXT: Form = Form::Text(Text::Plain);
+static WHOLE_NUMBER: Form = Form::Integer(i64::MIN, i64::MAX as u64);
+static NUMBER: Form = Form::Number;
+static BOOLEAN: Form = Form::Boolean;
+static INT_OR_TEXT: Form = Form::IntOrText;
+
 /// The type of a defined kind's objects: its schema, and what every object has.
 pub(super) fn root(kind: &str, schema: &Value) -> Type {
     let mut shape = structure(schema, kind);
-    let text = Type::made(Form::Text(Text::Plain));
+    let text = Type::fixed(&TEXT);
     for (name, of, required) in [("apiVersion", text, true), ("kind", text, true), ("metadata", metadata(), false)] {
         shape.fields.insert(name.to_owned(), Field { of, required, nullable: false, fact: facts::PLAIN });
     }
@@ -24,7 +31,7 @@ fn structure(schema: &Value, name: &str) -> Struct {
         fields.insert(field.clone(), field_type);
     }
     if schema["x-kubernetes-embedded-resource"] == true {
-        let text = Type::made(Form::Text(Text::Plain));
+        let text = Type::fixed(&TEXT);
         for (name, of) in [("apiVersion", text), ("kind", text), ("metadata", metadata())] {
             fields.insert(name.to_owned(), Field { of, required: false, nullable: false, fact: facts::PLAIN });
         }
@@ -50,19 +57,19 @@ fn list_kind(schema: &Value) -> ListKind {
 
 fn of(schema: &Value) -> Type {
     if schema["x-kubernetes-int-or-string"] == true {
-        return Type::made(Form::IntOrText);
+        return Type::fixed(&INT_OR_TEXT);
     }
-    Type::made(match schema["type"].as_str() {
-        Some("object") => match &schema["additionalProperties"] {
+    match schema["type"].as_str() {
+        Some("object") => Type::made(match &schema["additionalProperties"] {
             values @ Value::Object(_) => Form::Map(of(values)),
             Value::Bool(true) => Form::Map(Type::open()),
             _ => Form::Struct(structure(schema, "")),
-        },
-        Some("array") => Form::List(of(&schema["items"])),
-        Some("string") => Form::Text(Text::Plain),
-        Some("integer") => Form::Integer(i64::MIN, i64::MAX as u64),
-        Some("number") => Form::Number,
-        Some("boolean") => Form::Boolean,
-        _ => Form::Open,
-    })
+        }),
+        Some("array") => Type::made(Form::List(of(&schema["items"]))),
+        Some("string") => Type::fixed(&TEXT),
+        Some("integer") => Type::fixed(&WHOLE_NUMBER),
+        Some("number") => Type::fixed(&NUMBER),
+        Some("boolean") => Type::fixed(&BOOLEAN),
+        _ => Type::open(),
+    }
 }

@@ -11,8 +11,12 @@ use crate::object::admit::Cause;
 
 /// How deep a schema may be. Kubernetes has no such number; its largest published definitions reach forty.
 const DEPTH_MAX: usize = 96;
-/// How large a compiled pattern may be, in bytes.
-const PATTERN_MAX: usize = 1 << 20;
+/// How large a compiled pattern may be, in bytes: the last of these. Into which it fits says what it costs.
+const PATTERN_SIZES: [usize; 5] = [4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20];
+/// How large all patterns of a schema may be together. Ten letters can make a pattern of a megabyte, and a definition has room for many.
+const PATTERNS_MAX: usize = 16 << 20;
+/// What matching one may remember beside that.
+const MATCHING_MAX: usize = 256 << 10;
 
 /// Keywords of JSON Schema that Kubernetes does not take in definitions.
 const FORBIDDEN: &[&str] = &["$ref", "$schema", "additionalItems", "definitions", "dependencies", "id", "patternProperties"];
@@ -35,7 +39,7 @@ const JUNCTIONS: &[&str] = &["allOf", "anyOf", "oneOf"];
 
 /// Everything that is wrong with a schema. `at` is its own path.
 pub(in crate::object) fn problems(schema: &Value, at: &str) -> Vec<Cause> {
-    let mut check = Check { causes: Vec::new() };
+    let mut check = Check { causes: Vec::new(), patterns: Patterns::of(schema) };
     if schema["type"] != "object" {
         match schema["type"].as_str() {
             None | Some("") => check.required(format!("{at}.type"), "must not be empty at the root"),
@@ -48,6 +52,7 @@ pub(in crate::object) fn problems(schema: &Value, at: &str) -> Vec<Cause> {
 
 struct Check {
     causes: Vec<Cause>,
+    patterns: Patterns,
 }
 
 impl Check {
@@ -138,7 +143,7 @@ impl Check {
         self.tests(schema, schema, at, depth);
         if let Some(default) = fields.get("default").filter(|d| !d.is_null()) {
             let mut found = Vec::new();
-            values::validate_part(schema, default, &format!("{at}.default"), &patterns(schema), &mut found);
+            values::validate_part(schema, default, &format!("{at}.default"), &self.patterns.by_text, &mut found);
             self.causes.extend(found);
         }
     }
@@ -219,9 +224,8 @@ impl Check {
     fn tests(&mut self, schema: &Value, outer: &Value, at: &str, depth: usize) {
         let Some(depth) = depth.checked_sub(1) else { return self.forbidden(at.to_owned(), "the schema is nested too deeply") };
         if let Some(pattern) = schema["pattern"].as_str()
-            && let Err(why) = compile(pattern)
+            && let Err(detail) = self.patterns.add(pattern)
         {
-            let detail = format!("must be a valid regular expression, but isn't: {why}");
             self.invalid(format!("{at}.pattern"), &pattern.into(), &detail);
         }
         let mut inner: Vec<(String, &Value)> = Vec::new();
@@ -263,23 +267,61 @@ impl Check {
     }
 }
 
-fn compile(pattern: &str) -> Result<Regex, String> {
-    let why = |e: regex::Error| e.to_string().lines().last().unwrap_or_default().to_owned();
-    RegexBuilder::new(pattern).size_limit(PATTERN_MAX).build().map_err(why)
+/// The patterns of a schema, compiled.
+#[derive(Default)]
+pub(in crate::object) struct Patterns {
+    pub(super) by_text: BTreeMap<String, Regex>,
+    /// About what they take.
+    pub(super) bytes: usize,
+    full: bool,
 }
 
-/// Every pattern of a schema that can be understood.
-pub(super) fn patterns(schema: &Value) -> BTreeMap<String, Regex> {
-    let mut found = BTreeMap::new();
-    each(schema, &mut String::new(), &mut |part, _| {
-        if let Some(pattern) = part["pattern"].as_str()
-            && !found.contains_key(pattern)
-            && let Ok(compiled) = compile(pattern)
-        {
-            found.insert(pattern.to_owned(), compiled);
+impl Patterns {
+    /// Every pattern of a schema that can be understood.
+    pub(super) fn of(schema: &Value) -> Patterns {
+        let mut found = Patterns::default();
+        each(schema, &mut String::new(), &mut |part, _| {
+            // What cannot be understood was refused when the definition came.
+            part["pattern"].as_str().map(|pattern| found.add(pattern));
+        });
+        found
+    }
+
+    fn add(&mut self, pattern: &str) -> Result<(), String> {
+        if self.by_text.contains_key(pattern) {
+            return Ok(());
         }
-    });
-    found
+        let too_many = || Err(format!("the patterns of a schema may together take {} MiB", PATTERNS_MAX >> 20));
+        if self.full {
+            return too_many();
+        }
+        let (compiled, bytes) =
+            compile(pattern).map_err(|why| format!("must be a valid regular expression, but isn't: {why}"))?;
+        self.full = self.bytes + bytes > PATTERNS_MAX;
+        if self.full {
+            return too_many();
+        }
+        self.bytes += bytes;
+        self.by_text.insert(pattern.to_owned(), compiled);
+        Ok(())
+    }
+}
+
+/// A pattern, and about what it takes.
+fn compile(pattern: &str) -> Result<(Regex, usize), String> {
+    let mut why = String::new();
+    for bytes in PATTERN_SIZES {
+        match RegexBuilder::new(pattern).size_limit(bytes).dfa_size_limit(MATCHING_MAX).build() {
+            Ok(compiled) => return Ok((compiled, bytes + pattern.len())),
+            Err(error) => {
+                why = error.to_string().lines().last().unwrap_or_default().to_owned();
+                if !matches!(error, regex::Error::CompiledTooBig(_)) {
+                    break;
+                }
+            }
+        }
+    }
+    Err(why)
 }
 
 /// Where the first expression is, if there is one.

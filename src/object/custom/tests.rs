@@ -322,3 +322,79 @@ fn names_that_others_have() {
     assert_eq!((truth(&refused, "NamesAccepted"), truth(&refused, "Established")), ("False".to_owned(), "False".to_owned()));
     assert_eq!(refused["conditions"][0]["reason"], "ShortNamesConflict");
 }
+
+/// Resident memory, in bytes.
+fn resident() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+/// Whoever defines a kind anew for ever is told that it is enough; until then the program holds no more than it counts.
+#[test]
+fn a_redefinition_loop_comes_to_an_end() {
+    const OWN: &str = "PORTOLAN_TEST_REDEFINES";
+    let Ok(sort) = std::env::var(OWN) else {
+        // It fills what all tests of a process share, so each sort has a process of its own.
+        for sort in ["small", "texts", "patterns", "deep"] {
+            let name = "object::custom::tests::a_redefinition_loop_comes_to_an_end";
+            let mut own = std::process::Command::new(std::env::current_exe().unwrap());
+            let output = own.args(["--exact", name, "--nocapture"]).env(OWN, sort).output().unwrap();
+            assert!(
+                output.status.success(),
+                "{sort}: {}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        return;
+    };
+    let nth = |n: usize| {
+        let field = |i: usize| match sort.as_str() {
+            "small" => json!({"type": "string"}),
+            "texts" => json!({"type": "string", "description": "x".repeat(500)}),
+            // Ten letters that become a hundred kilobytes.
+            "patterns" => json!({"type": "string", "pattern": format!("\\pL{{8}}{n}x{i}")}),
+            _ => {
+                json!({"type": "object", "properties": {"a": {"type": "array", "items": {"type": "object", "additionalProperties": {"type": "string"}}}}})
+            }
+        };
+        let count = if sort == "patterns" { 20 } else { 2000 };
+        let mut properties: serde_json::Map<String, Value> = (0..count).map(|i| (format!("p{i}"), field(i))).collect();
+        properties.insert(format!("again{n}"), json!({"type": "string"}));
+        definition(spec_schema(properties.into()))
+    };
+    let first = nth(0);
+    assert!(!Definition::read(&first).full);
+    let before = resident();
+    let end = (1..).find(|n| Definition::read(&nth(*n)).full).unwrap();
+    let grown = resident().saturating_sub(before);
+    assert!(end > 5 && grown < HELD_AT_MOST * 3 / 2, "{end} definitions took {grown} bytes");
+    // Nothing more of that comes in, and what was there before goes on.
+    for n in end..end + 100 {
+        assert!(Definition::read(&nth(n)).full);
+    }
+    assert!(resident().saturating_sub(before) < HELD_AT_MOST * 3 / 2);
+    assert!(!Definition::read(&first).full && Definition::read(&first).stored.is_some());
+}
+
+/// A schema whose patterns would take gigabytes is refused, and not after minutes.
+#[test]
+#[allow(clippy::disallowed_methods)] // only a test may look at the clock here
+fn patterns_are_bounded_together() {
+    let with = |count: usize| {
+        let properties: serde_json::Map<String, Value> =
+            (0..count).map(|i| (format!("p{i}"), json!({"type": "string", "pattern": format!("\\pL{{20}}{i}")}))).collect();
+        spec_schema(properties.into())
+    };
+    let begin = std::time::Instant::now();
+    assert_eq!(structural::problems(&with(5), "s"), Vec::new());
+    let problems = structural::problems(&with(50_000), "s");
+    assert_eq!(problems.len(), 100);
+    assert!(problems[0].message.ends_with("the patterns of a schema may together take 16 MiB"), "{}", problems[0].message);
+    assert!(begin.elapsed() < std::time::Duration::from_secs(60), "{:?}", begin.elapsed());
+    // Many of the ordinary sort are no matter.
+    let properties: serde_json::Map<String, Value> = (0..300)
+        .map(|i| (format!("p{i}"), json!({"type": "string", "pattern": format!("^[a-z0-9]([-a-z0-9]*[a-z0-9])?{i}$")})))
+        .collect();
+    assert_eq!(structural::problems(&spec_schema(properties.into()), "s"), Vec::new());
+}

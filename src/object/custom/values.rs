@@ -41,7 +41,7 @@ pub(in crate::object) fn defaults(schema: &Value, value: &mut Value) {
 /// Everything that is wrong with an object. Of its metadata a schema can only say what names it takes.
 pub(in crate::object) fn validate(version: &Version, value: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
-    validate_part(&version.schema, value, "", &version.patterns, &mut causes);
+    validate_part(&version.schema, value, "", &version.patterns.by_text, &mut causes);
     causes
 }
 

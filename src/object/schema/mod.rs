@@ -113,10 +113,14 @@ impl Type {
     pub(in crate::object) fn made(form: Form) -> Type {
         Type(Place::Made(Box::leak(Box::new(form))))
     }
+    /// A type whose form is in the program.
+    pub(in crate::object) const fn fixed(form: &'static Form) -> Type {
+        Type(Place::Made(form))
+    }
     /// The type of what nothing is known of.
     pub(in crate::object) fn open() -> Type {
         static OPEN: Form = Form::Open;
-        Type(Place::Made(&OPEN))
+        Type::fixed(&OPEN)
     }
     fn place(self) -> usize {
         match self.0 {
