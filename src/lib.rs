@@ -12,6 +12,7 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod control;
+pub mod count;
 pub mod docker;
 pub mod git;
 pub mod mutant;

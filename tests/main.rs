@@ -2,6 +2,7 @@
 #![allow(clippy::print_stderr)] // a test speaks to whoever reads its failure
 
 mod clients;
+mod fleet;
 mod foresight;
 mod hostile;
 mod hosts;

@@ -26,8 +26,8 @@ const FLOOR_PLAN: &[(&str, &[&str])] = &[
     ("bench", &["object", "render", "plan", "store", "control", "agent", "docker", "git", "client", "clock"]),
 ];
 
-/// Rooms that every room may look into: a switch for planted mutants is part of none.
-const EVERYWHERE: &[&str] = &["mutant"];
+/// Rooms that every room may look into: a switch for planted mutants and the counts of what was done are part of none.
+const EVERYWHERE: &[&str] = &["mutant", "count"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -18,7 +18,7 @@ use super::remember::write_file;
 use crate::client::{Access, Client, Error, Identity};
 
 /// Where a node asks for its certificate.
-const JOIN: &str = "/apis/portolan.dev/v1alpha1/join";
+pub(crate) const JOIN: &str = "/apis/portolan.dev/v1alpha1/join";
 /// The largest certificate of an authority that is read, in bytes.
 const AUTHORITY_MAX: usize = 64 * 1024;
 /// The longest pause between two tries to join.
@@ -146,11 +146,16 @@ impl Known {
     }
 }
 
-async fn ask(client: &Client, node: &str, key: &rcgen::KeyPair) -> Result<String> {
+/// A request for the certificate of a node, PEM.
+pub(crate) fn certificate_request(node: &str, key: &rcgen::KeyPair) -> Result<String> {
     let mut wanted = rcgen::CertificateParams::default();
     wanted.distinguished_name.push(rcgen::DnType::OrganizationName, "system:nodes");
     wanted.distinguished_name.push(rcgen::DnType::CommonName, format!("system:node:{node}"));
-    let csr = wanted.serialize_request(key).and_then(|csr| csr.pem()).context("make a certificate request")?;
+    wanted.serialize_request(key).and_then(|csr| csr.pem()).context("make a certificate request")
+}
+
+async fn ask(client: &Client, node: &str, key: &rcgen::KeyPair) -> Result<String> {
+    let csr = certificate_request(node, key)?;
     let answer = client.call(Method::POST, JOIN, &json!({"node": node, "csr": csr})).await?;
     answer["certificate"].as_str().map(str::to_owned).ok_or_else(|| anyhow!("the server's answer holds no certificate"))
 }

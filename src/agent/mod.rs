@@ -11,7 +11,7 @@ pub mod engine;
 mod events;
 mod files;
 pub mod heart;
-mod identity;
+pub(crate) mod identity;
 mod node;
 mod probe;
 mod remember;

@@ -20,6 +20,7 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::count;
 use crate::object::Kind;
 use crate::object::custom::{self, Kinds};
 use crate::object::kind::{MEASURED, METRICS};
@@ -46,6 +47,7 @@ mod impersonate;
 pub mod join;
 mod lane;
 pub mod listen;
+mod metrics;
 mod openapi;
 mod packed;
 mod path;
@@ -218,6 +220,7 @@ impl Api {
     }
 
     async fn route(&self, request: Request<Body>, trail: &Trail) -> Result<Response<Body>, Failure> {
+        count::REQUESTS.add(1);
         let (parts, body) = request.into_parts();
         let find = |group: &str, version: &str, plural: &str| {
             let measured = || MEASURED.iter().find(|k| (k.group, k.version, k.plural) == (group, version, plural));
@@ -257,6 +260,7 @@ impl Api {
             trail.allowed(&self.authorize_path(&identity, &parts.method.as_str().to_ascii_lowercase(), parts.uri.path())?);
         }
         match route {
+            Route::Metrics => only_get(self.metrics()),
             Route::CoreVersions => only_get(discovery::root(&parts.headers, &self.kinds(), true)),
             Route::Groups => only_get(discovery::root(&parts.headers, &self.kinds(), false)),
             Route::Group(name) => only_get(discovery::group(&self.kinds(), &name)?),

@@ -17,6 +17,8 @@ pub(super) enum Route {
     Health,
     /// `/version`
     Version,
+    /// `/metrics`
+    Metrics,
     /// `/cacert`: the authority's certificate.
     Authority,
     /// `/api`
@@ -82,6 +84,7 @@ impl Route {
         match words.as_slice() {
             ["healthz" | "livez" | "readyz", ..] => Ok(Route::Health),
             ["version"] => Ok(Route::Version),
+            ["metrics"] => Ok(Route::Metrics),
             ["cacert"] => Ok(Route::Authority),
             ["openid", "v1", "jwks"] => Ok(Route::Keys),
             [".well-known", "openid-configuration"] => Ok(Route::OpenIdConfiguration),

@@ -122,7 +122,7 @@ impl Api {
 
     fn head(&self, target: &Target, object: &Object, used: &Used) -> Value {
         let now = time::seconds(self.now());
-        let mut metadata = json!({"name": object.key.name.as_ref(), "creationTimestamp": now, "labels": object.meta.labels});
+        let mut metadata = json!({"name": object.key.name.as_ref(), "creationTimestamp": now, "labels": *object.meta.labels});
         if target.kind.namespaced {
             metadata["namespace"] = object.key.namespace.as_ref().into();
         }
@@ -142,10 +142,5 @@ impl Api {
 }
 
 fn node_of(pod: &Object) -> String {
-    pod.key
-        .kind
-        .selectable
-        .iter()
-        .position(|path| *path == "spec.nodeName")
-        .map_or_else(String::new, |n| pod.meta.fields[n].clone())
+    pod.field("spec.nodeName").to_owned()
 }

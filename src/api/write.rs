@@ -426,9 +426,8 @@ impl Api {
         }
         let plan = |old: &Arc<Object>| {
             let mut options = options.clone();
-            let field = |path: &str| kind.selectable.iter().position(|s| *s == path).map_or("", |n| old.meta.fields[n].as_str());
             // Nobody runs it, or nobody runs it any more: there is nothing to wait for.
-            let idle = || field("spec.nodeName").is_empty() || matches!(field("status.phase"), "Succeeded" | "Failed");
+            let idle = || old.field("spec.nodeName").is_empty() || matches!(old.field("status.phase"), "Succeeded" | "Failed");
             if kind.is("", "Pod") && idle() {
                 options.grace_seconds = Some(0);
             }

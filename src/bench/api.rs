@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
+use super::figure::part;
 use super::house::House;
 use super::rest::{TICKS_PER_SECOND, resident, ticks};
 use super::{Figure, Options};
@@ -245,9 +246,4 @@ async fn hear(mut body: kube::client::Body, begin: Instant, over: Arc<AtomicBool
             late.push(now.saturating_sub(Duration::from_micros(digits)));
         }
     }
-}
-
-/// The value below which this part of them is, in milliseconds.
-fn part(sorted: &[Duration], part: f64) -> f64 {
-    sorted[((sorted.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e3
 }

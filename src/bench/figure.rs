@@ -1,6 +1,7 @@
 //! Figures and how they are written down: every run's value, their median, and the machine.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -35,6 +36,12 @@ impl Figure {
         let middle = sorted.len() / 2;
         self.median = if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 };
     }
+}
+
+/// The value below which this part of sorted durations is, in milliseconds; zero if there are none.
+pub(super) fn part(sorted: &[Duration], part: f64) -> f64 {
+    let place = (sorted.len().saturating_sub(1) as f64 * part) as usize;
+    sorted.get(place).map_or(0.0, |took| took.as_secs_f64() * 1e3)
 }
 
 /// Where the figures were taken.

@@ -32,7 +32,8 @@ const FORGET: SignedDuration = SignedDuration::from_mins(10);
 const BURST: f64 = 25.0;
 /// … and then one in so many seconds.
 const SECONDS_PER_EVENT: f64 = 300.0;
-/// How many objects are remembered. Beyond, the one that was longest silent is forgotten: its next event is a new one.
+/// How many objects are remembered. Beyond, the half that was longest silent is forgotten, whose next events are new ones: half, so that
+/// who tells of very many objects does not look for the oldest each time.
 const REMEMBERED: usize = 4096;
 
 /// Writes events for one component and remembers what it said.
@@ -74,8 +75,10 @@ impl Recorder {
             return;
         }
         if self.about.len() > REMEMBERED {
-            let oldest = self.about.iter().min_by_key(|(_, a)| a.last).map(|(uid, _)| uid.clone());
-            self.about.remove(&oldest.unwrap_or_default());
+            let mut last: Vec<Timestamp> = self.about.values().map(|about| about.last).collect();
+            let (_, middle, _) = last.select_nth_unstable(REMEMBERED / 2);
+            let middle = *middle;
+            self.about.retain(|_, about| about.last > middle);
         }
         let fresh = || About { said: BTreeMap::new(), allowance: BURST, last: cx.now };
         let about = self.about.entry(object.meta.uid.clone()).or_insert_with(fresh);

@@ -11,7 +11,6 @@ use super::keyed::{Cursor, Keys, News, Trouble};
 use super::{Context, Loop, Next, write};
 use crate::object::{Key, Object, kind_of};
 use crate::plan::garbage::{MISSING_NODE, ended_beyond};
-use crate::plan::rollout::ended;
 use crate::store::{Conflict, Txn, View};
 
 /// How long an event is kept after it was last written. Kubernetes' time.
@@ -49,18 +48,17 @@ impl Forget {
                 self.keys.add(pod.key.clone());
             }
         } else if key.kind == kind_of::<Pod>() {
-            let pod = new.and_then(|o| o.typed::<Pod>().ok());
-            match pod.as_ref().filter(|p| ended(p)) {
+            match new.filter(|pod| matches!(pod.field("status.phase"), "Succeeded" | "Failed")) {
                 Some(pod) => {
-                    let created = pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::MIN, |t| t.0);
-                    self.pods.ended.insert(key.clone(), created);
+                    let created = pod.meta.creation_timestamp.as_ref().and_then(|at| at.parse().ok());
+                    self.pods.ended.insert(key.clone(), created.unwrap_or(Timestamp::MIN));
                 }
                 None => {
                     self.pods.ended.remove(key);
                 }
             }
-            let bound = pod.as_ref().and_then(|p| p.spec.as_ref()?.node_name.clone());
-            if bound.is_some_and(|node| view.get(&Key::of::<Node>("", &node)).is_none()) {
+            let node = new.map_or("", |pod| pod.field("spec.nodeName"));
+            if !node.is_empty() && view.get(&Key::of::<Node>("", node)).is_none() {
                 self.keys.add(key.clone());
             } else {
                 self.pods.stranded.remove(key);

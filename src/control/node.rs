@@ -97,9 +97,9 @@ impl Nodes {
             }
             self.due.insert(key.name.to_string());
         } else if key.kind == kind_of::<Pod>() {
-            let bound = new.and_then(|o| o.typed::<Pod>().ok()).and_then(|pod| pod.spec.as_ref()?.node_name.clone());
-            if let Some(node) = bound.filter(|n| self.hosts.get(n).is_some_and(|h| !h.since.is_empty())) {
-                self.due.insert(node);
+            let node = new.map_or("", |pod| pod.field("spec.nodeName"));
+            if self.hosts.get(node).is_some_and(|host| !host.since.is_empty()) {
+                self.due.insert(node.to_owned());
             }
         }
     }

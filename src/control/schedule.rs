@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::event::{Recorder, Severity};
 use super::keyed::{Cursor, News};
 use super::{Context, Loop, Next, write};
+use crate::count;
 use crate::mutant::{self, Mutant};
 use crate::object::admit::{self, DeleteOptions, Deletion};
 use crate::object::{Draft, Key, Object, Revision, kind_of};
@@ -106,7 +107,7 @@ impl Schedule {
                 None => self.cluster.remove_node(&key.name),
             }
         } else if key.kind == kind_of::<Namespace>() {
-            self.cluster.set_namespace(&key.name, new.map(|o| &o.meta.labels));
+            self.cluster.set_namespace(&key.name, new.map(|o| &*o.meta.labels));
         } else if key.kind == kind_of::<Pod>() {
             let name: PodName = (key.namespace.to_string(), key.name.to_string());
             let untried = self.waiting.fresh.contains(&name);
@@ -143,10 +144,9 @@ impl Schedule {
 impl Schedule {
     /// Whether a pod has the place that it is known to have, which can be told without decoding it.
     fn knows(&self, name: &PodName, object: &Object) -> bool {
-        // Its fields are its node and its phase, in the order of the kind's row.
-        let [node, phase, ..] = object.meta.fields.as_slice() else { return false };
+        let (node, phase) = (object.field("spec.nodeName"), object.field("status.phase"));
         let owner = object.meta.owners.iter().find(|o| o.controller == Some(true)).map_or("", |o| o.uid.as_str());
-        let ended = matches!(phase.as_str(), "Succeeded" | "Failed");
+        let ended = matches!(phase, "Succeeded" | "Failed");
         !ended && self.cluster.has(name, node, &object.meta.labels, owner, object.meta.deleting())
     }
 }
@@ -183,7 +183,9 @@ impl Loop for Schedule {
                 }
             }
         }
+        let before = self.cluster.evaluations;
         let done = self.place(cx);
+        count::EVALUATIONS.add(self.cluster.evaluations - before);
         self.events.flush(cx.store);
         Ok(done?.or(self.rest(cx.now)))
     }

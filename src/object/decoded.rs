@@ -17,7 +17,27 @@ pub(super) type Typed = Arc<dyn Any + Send + Sync>;
 pub(super) struct Slot(Mutex<Option<Typed>>);
 
 /// What was decoded since the last call of [`age`], and between that and the one before.
-static KEPT: Mutex<[Vec<Weak<Slot>>; 2]> = Mutex::new([Vec::new(), Vec::new()]);
+#[derive(Default)]
+struct Kept {
+    young: Vec<Weak<Slot>>,
+    old: Vec<Weak<Slot>>,
+    /// How many young ones there may be before those are left out whose objects are gone. Not everybody calls [`age`].
+    room: usize,
+}
+
+static KEPT: Mutex<Kept> = Mutex::new(Kept { young: Vec::new(), old: Vec::new(), room: 0 });
+
+impl Kept {
+    /// Costs no more than a look at each of them, however many there are: the room doubles.
+    fn push(&mut self, slot: &Arc<Slot>) {
+        const LEAST: usize = 1024;
+        if self.young.len() >= self.room.max(LEAST) {
+            self.young.retain(|slot| slot.strong_count() > 0);
+            self.room = self.young.len() * 2;
+        }
+        self.young.push(Arc::downgrade(slot));
+    }
+}
 
 impl Slot {
     /// What is kept, if it is.
@@ -33,7 +53,7 @@ impl Slot {
         }
         *kept = Some(fresh.clone());
         drop(kept);
-        KEPT.lock()[0].push(Arc::downgrade(self));
+        KEPT.lock().push(self);
         fresh
     }
 }
@@ -42,8 +62,8 @@ impl Slot {
 pub fn age() -> usize {
     let old = {
         let mut kept = KEPT.lock();
-        let young = std::mem::take(&mut kept[0]);
-        std::mem::replace(&mut kept[1], young)
+        let young = std::mem::take(&mut kept.young);
+        std::mem::replace(&mut kept.old, young)
     };
     let live = old.into_iter().filter_map(|slot| slot.upgrade());
     // Dropped one by one: nobody waits for a lock meanwhile.
@@ -66,5 +86,14 @@ mod tests {
         assert!(slot.get().is_none(), "it is old");
         slot.keep(Arc::new(3));
         assert!(slot.get().is_some(), "it may come back");
+    }
+    #[test]
+    fn what_is_gone_is_not_kept_in_mind_though_nobody_ages() {
+        let mut kept = Kept::default();
+        let alive: Vec<Arc<Slot>> = (0..100).map(|_| Arc::default()).collect();
+        alive.iter().for_each(|slot| kept.push(slot));
+        (0..100_000).for_each(|_| kept.push(&Arc::default()));
+        assert!(kept.young.len() <= 1024, "{}", kept.young.len());
+        assert_eq!(kept.young.iter().filter(|slot| slot.strong_count() > 0).count(), 100);
     }
 }

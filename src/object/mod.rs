@@ -12,6 +12,7 @@
 
 pub mod admit;
 mod alias;
+pub mod alike;
 pub mod columns;
 pub mod cron;
 pub mod custom;
@@ -23,6 +24,7 @@ pub mod quantity;
 pub mod rules;
 pub mod schema;
 pub mod selector;
+mod sieve;
 pub mod source;
 pub mod stream;
 pub mod time;
@@ -30,16 +32,18 @@ pub mod time;
 #[cfg(test)]
 pub(crate) mod robust;
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::count;
+
+use alike::{Packed, Texts};
 pub use kind::{KINDS, Kind, kind_of};
 
 /// The store's counter: one more for every committed write. `resourceVersion` is its decimal form.
@@ -92,11 +96,11 @@ pub struct Meta {
     /// `metadata.generation`: counts changes of the spec.
     pub generation: i64,
     /// `metadata.labels`.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Arc<Texts>,
     /// `metadata.annotations`.
-    pub annotations: BTreeMap<String, String>,
+    pub annotations: Arc<Texts>,
     /// `metadata.ownerReferences`.
-    pub owners: Vec<OwnerReference>,
+    pub owners: Arc<Vec<OwnerReference>>,
     /// `metadata.finalizers`.
     pub finalizers: Vec<String>,
     /// `metadata.deletionTimestamp`, as written; present while an object waits to go.
@@ -104,7 +108,7 @@ pub struct Meta {
     /// `metadata.creationTimestamp`, as written.
     pub creation_timestamp: Option<String>,
     /// Values of the kind's selectable fields (`Kind::selectable`), in that order; absent fields are empty.
-    pub fields: Vec<String>,
+    pub fields: Packed,
     /// What this object holds that no other object may hold (`address 10.96.0.9`). The store sees to that.
     pub claims: Vec<String>,
 }
@@ -124,21 +128,39 @@ impl Meta {
         self.deletion_timestamp.is_some()
     }
 
+    /// What has to be there of an object to [`Meta::read`] it, and to know which object it is.
+    fn wanted(kind: &Kind) -> sieve::Wanted {
+        const METADATA: &[&str] = &[
+            "metadata.name",
+            "metadata.namespace",
+            "metadata.resourceVersion",
+            "metadata.uid",
+            "metadata.generation",
+            "metadata.labels",
+            "metadata.annotations",
+            "metadata.ownerReferences",
+            "metadata.finalizers",
+            "metadata.deletionTimestamp",
+            "metadata.creationTimestamp",
+        ];
+        let selectable = kind.selectable.iter().chain(admit::assign::reads(kind)).copied();
+        sieve::Wanted::paths(METADATA.iter().copied().chain(selectable))
+    }
+
     fn read(kind: &Kind, value: &Value) -> Meta {
         let meta = &value["metadata"];
         let text = |name: &str| meta[name].as_str().map(str::to_owned);
-        let map = |name: &str| -> BTreeMap<String, String> {
-            meta[name]
-                .as_object()
-                .map_or_else(BTreeMap::new, |m| m.iter().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect())
+        let map = |name: &str| {
+            let entries = meta[name].as_object().into_iter().flatten();
+            alike::texts(entries.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect())
         };
         Meta {
             uid: text("uid").unwrap_or_default(),
             generation: meta["generation"].as_i64().unwrap_or(0),
             labels: map("labels"),
             annotations: map("annotations"),
-            owners: serde_json::from_value(meta["ownerReferences"].clone()).unwrap_or_default(),
-            finalizers: serde_json::from_value(meta["finalizers"].clone()).unwrap_or_default(),
+            owners: alike::owners(Vec::deserialize(&meta["ownerReferences"]).unwrap_or_default()),
+            finalizers: Vec::deserialize(&meta["finalizers"]).unwrap_or_default(),
             deletion_timestamp: text("deletionTimestamp"),
             creation_timestamp: text("creationTimestamp"),
             fields: kind.selectable.iter().map(|path| field_text(value, path)).collect(),
@@ -183,10 +205,16 @@ impl Object {
     pub fn json(&self) -> &Bytes {
         &self.json
     }
+    /// The value of a selectable field (`Kind::selectable`), without decoding; empty where the object or its kind does not have it.
+    pub fn field(&self, path: &str) -> &str {
+        let place = self.key.kind.selectable.iter().position(|s| *s == path);
+        place.and_then(|place| self.meta.fields.get(place)).unwrap_or_default()
+    }
     /// The object as a JSON tree. Decodes anew at each call.
     pub fn value(&self) -> Value {
         #[cfg(test)]
         DECODED.set(DECODED.get() + 1);
+        count::DECODES.add(1);
         serde_json::from_slice(&self.json).expect("stored bytes were written by us")
     }
     /// The typed object, decoded once in a while and shared ([`decoded`]). An error names the object, so that one bad object cannot stop a loop.
@@ -194,6 +222,7 @@ impl Object {
         let known = match self.typed.get() {
             Some(known) => known,
             None => {
+                count::DECODES.add(1);
                 let fresh: K = serde_json::from_slice(&self.json)
                     .map_err(|source| DecodeError { key: self.key.clone(), source: Arc::new(source) })?;
                 self.typed.keep(Arc::new(fresh))
@@ -212,9 +241,10 @@ impl Object {
     /// An object from bytes that a store engine kept. Of a kind that is not in the program, `plural` is what paths call it: what its
     /// definition says is not known yet.
     pub fn from_json(json: Bytes, plural: &str) -> Result<Self, serde_json::Error> {
-        let value: Value = serde_json::from_slice(&json)?;
-        let kind = match Kind::of_value(&value) {
-            Some(kind) => kind,
+        // A store has very many of them, so no tree is built of what is not looked at.
+        let value = identity().of(&json)?;
+        let (kind, value) = match Kind::of_value(&value) {
+            Some(kind) => (kind, Meta::wanted(kind).of(&json)?),
             None => {
                 let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
                 if value["kind"].as_str().is_none_or(str::is_empty)
@@ -223,8 +253,9 @@ impl Object {
                     return Err(serde::de::Error::custom(format!("unknown kind {}/{}", value["apiVersion"], value["kind"])));
                 }
                 let namespaced = !value["metadata"]["namespace"].is_null();
-                custom::stored_row(&text(&value["apiVersion"]), &text(&value["kind"]), plural, namespaced)
-                    .map_err(serde::de::Error::custom)?
+                let kind = custom::stored_row(&text(&value["apiVersion"]), &text(&value["kind"]), plural, namespaced)
+                    .map_err(serde::de::Error::custom)?;
+                (kind, serde_json::from_slice(&json)?)
             }
         };
         let revision = value["metadata"]["resourceVersion"].as_str().and_then(|r| r.parse().ok()).unwrap_or(0);
@@ -246,6 +277,12 @@ pub struct DecodeError {
     pub key: Key,
     /// What the decoder said.
     pub source: Arc<serde_json::Error>,
+}
+
+/// What says of which kind a stored object is.
+fn identity() -> &'static sieve::Wanted {
+    static WANTED: LazyLock<sieve::Wanted> = LazyLock::new(|| sieve::Wanted::paths(["apiVersion", "kind", "metadata.namespace"]));
+    &WANTED
 }
 
 fn key_of(kind: &'static Kind, value: &Value) -> Key {

@@ -324,7 +324,7 @@ impl FieldSelector {
             let found = match term.field {
                 Field::Name => &*key.name,
                 Field::Namespace => &*key.namespace,
-                Field::Nth(n) => meta.fields.get(n).map_or("", String::as_str),
+                Field::Nth(n) => meta.fields.get(n).unwrap_or_default(),
                 Field::Defined => {
                     defined = field_text(whole.get_or_init(&value), &term.path);
                     defined.as_str()

@@ -30,8 +30,9 @@ pub struct Input<'a> {
     pub live: &'a dyn Fn(&Key) -> Option<Arc<Object>>,
     /// All nodes.
     pub nodes: &'a [Arc<Node>],
-    /// All pods that have not ended, each with the workload that it belongs to, where it is one.
-    pub pods: &'a [(Arc<Pod>, Option<Key>)],
+    /// All pods that have not ended, each with the workload that it belongs to, where it is one. Asked for at most once, and only when
+    /// new pods need room.
+    pub pods: &'a dyn Fn() -> Vec<(Arc<Pod>, Option<Key>)>,
     /// Now.
     pub now: Timestamp,
 }
@@ -211,14 +212,17 @@ fn room(input: &Input<'_>, origins: &BTreeMap<&Key, &Origin>, problems: &mut Vec
         return;
     }
     // Anywhere: every host empty, and as if all of them were well.
-    let well: Vec<Node> = input.nodes.iter().map(|node| recovered(node)).collect();
+    let mut empty = Cluster::new();
+    input.nodes.iter().for_each(|node| empty.set_node(&recovered(node)));
+    let mut scheduler_alone = scheduler();
     // What never fits is only known when every host has said how large it is.
     let spoken = input.nodes.iter().all(|node| has_spoken(node));
     let mut impossible = BTreeSet::new();
     for workload in &changed {
-        let mut cluster = Cluster::new();
-        well.iter().for_each(|node| cluster.set_node(node));
-        if let Decision::Wait(why) = scheduler().decide(&mut cluster, &alone(workload.pod(0))) {
+        let pod = alone(workload.pod(0));
+        let decision = scheduler_alone.decide(&mut empty, &pod);
+        empty.remove_pod(&(workload.key.namespace.to_string(), pod.metadata.name.clone().unwrap_or_default()));
+        if let Decision::Wait(why) = decision {
             if spoken {
                 let origin = origins.get(&workload.key).copied().cloned().unwrap_or_default();
                 problems.push(problem(&origin, format!("no host can ever run a pod of {}: {why}", workload.name())));
@@ -236,9 +240,10 @@ fn room(input: &Input<'_>, origins: &BTreeMap<&Key, &Origin>, problems: &mut Vec
         after.set_node(node);
         beside.set_node(node);
     }
-    for (pod, workload) in input.pods {
+    let by_key: BTreeMap<&Key, &Workload> = changed.iter().map(|w| (&w.key, w)).collect();
+    for (pod, workload) in &(input.pods)() {
         beside.set_pod(pod);
-        let stays = match changed.iter().find(|w| workload.as_ref() == Some(&w.key)) {
+        let stays = match workload.as_ref().and_then(|key| by_key.get(key)) {
             None => true,
             // One that is as the new ones are to be serves already: a revert, or another number of the same.
             Some(same) if pod.metadata.deletion_timestamp.is_none() && same.makes(pod) => {

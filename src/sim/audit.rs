@@ -212,7 +212,7 @@ impl Auditor {
         let after = std::mem::replace(&mut connection.checked, complete);
         // What was compacted meanwhile cannot be compared.
         let Ok(changes) = store.changes(after) else { return Ok(()) };
-        let here = |o: &std::sync::Arc<Object>| o.meta.fields.first().is_some_and(|n| n == node);
+        let here = |o: &std::sync::Arc<Object>| o.field("spec.nodeName") == node;
         let expected: Vec<(Revision, Key)> = changes
             .into_iter()
             .filter(|c| c.revision <= complete && c.key.kind == kind_of::<Pod>())
@@ -348,7 +348,7 @@ impl Auditor {
     }
 
     fn pod(&mut self, actor: &str, change: &Change, after: &View, hosts: &[Host], bound: &mut BTreeSet<String>) -> Checked {
-        let node = |o: &Object| o.meta.fields.first().cloned().unwrap_or_default();
+        let node = |o: &Object| o.field("spec.nodeName").to_owned();
         let (old, new) = (change.old.as_deref(), change.new.as_deref());
         if let (Some(old), Some(new)) = (old, new) {
             let (from, to) = (node(old), node(new));
@@ -380,7 +380,7 @@ impl Auditor {
 
     /// AG4: a pod leaves only when its containers have ended, or its host is given up.
     fn farewell(&self, actor: &str, old: &Object, after: &View, hosts: &[Host]) -> Checked {
-        let node = old.meta.fields.first().map_or("", String::as_str);
+        let node = old.field("spec.nodeName");
         let Some(host) = hosts.iter().find(|h| h.name == node) else { return Ok(()) };
         if actor != "agent" || after.get(&Key::of::<Node>("", node)).is_none() {
             return Ok(());

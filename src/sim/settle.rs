@@ -181,7 +181,7 @@ fn workloads(world: &World, view: &View) -> Option<String> {
             let all: Vec<String> = pods
                 .iter()
                 .map(|p| {
-                    let node = p.meta.fields.first().map_or("", String::as_str);
+                    let node = p.field("spec.nodeName");
                     format!("{}{} on {node}", p.key.name, if p.meta.deleting() { " (leaving)" } else { "" })
                 })
                 .collect();
@@ -195,13 +195,13 @@ fn workloads(world: &World, view: &View) -> Option<String> {
 }
 
 fn on_lost_host(world: &World, pod: &Object) -> bool {
-    let node = pod.meta.fields.first().map_or("", String::as_str);
+    let node = pod.field("spec.nodeName");
     world.hosts.iter().any(|h| h.lost && h.name == node)
 }
 
 /// Whether a pod's containers run on the machine that it is bound to.
 fn really_runs(world: &World, pod: &Object) -> bool {
-    let node = pod.meta.fields.first().map_or("", String::as_str);
+    let node = pod.field("spec.nodeName");
     let Some(host) = world.hosts.iter().find(|h| h.name == node) else { return false };
     let running: BTreeSet<&str> = host
         .managed()

@@ -67,7 +67,7 @@ impl Troubles {
     /// and so shortly ago that nobody can have noticed.
     pub(super) fn unheard(&self, view: &View) -> bool {
         let lately = |at: &Timestamp| self.now.duration_since(*at) < UNNOTICED;
-        let mut hosts = view.list(kind_of::<Pod>()).filter_map(|pod| pod.meta.fields.first());
+        let mut hosts = view.list(kind_of::<Pod>()).map(|pod| pod.field("spec.nodeName"));
         lately(&self.absent) || hosts.any(|host| self.deaf.get(host).is_some_and(lately))
     }
 

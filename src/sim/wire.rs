@@ -257,7 +257,7 @@ impl World {
                 }
             };
             connection.given.push((change.revision, change.key.clone()));
-            let here = |o: &std::sync::Arc<crate::object::Object>| o.meta.fields.first().is_some_and(|n| *n == name);
+            let here = |o: &std::sync::Arc<crate::object::Object>| o.field("spec.nodeName") == name;
             let input = match change.new.as_ref().filter(|o| here(o)) {
                 Some(object) => {
                     connection.told.insert(object.key.to_string(), object.meta.uid.clone());

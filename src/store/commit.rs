@@ -9,6 +9,7 @@ use super::txn::{Conflict, ConflictKind, Txn, Write};
 use super::view::View;
 use super::writer::{GATHER, LAZY};
 use super::{Store, Writes};
+use crate::count;
 use crate::mutant::{self, Mutant};
 use crate::object::kind::Durability;
 use crate::object::{Draft, Key, Object, Revision};
@@ -65,6 +66,7 @@ impl Store {
             changes.push(change);
         }
         let revision = head.state.revision;
+        count::WRITES.add(changes.len() as u64);
         for change in &mut changes {
             change.transaction = revision;
             head.history.push(change.clone());

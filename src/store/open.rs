@@ -196,7 +196,8 @@ fn replay(loaded: Loaded) -> Result<Replayed, OpenError> {
     history.compact(mark.floor);
     let mut doomed = VecDeque::new();
     let mut before: Option<&Record> = None;
-    for (index, record) in loaded.records.iter().enumerate() {
+    let objects = objects(&loaded.records);
+    for (index, (record, object)) in loaded.records.iter().zip(objects).enumerate() {
         let revision = record.id.revision;
         let named = || format!("record {} of revision {revision}", record.id.path);
         if revision > mark.revision {
@@ -206,8 +207,7 @@ fn replay(loaded: Loaded) -> Result<Replayed, OpenError> {
         if revision > mark.floor && !whole(before, record, next, mark.floor) {
             return Err(damaged(format!("{} is one of {} of a transaction, and not all of them are there", named(), record.of)));
         }
-        let object = Object::from_json(record.json.clone(), plural(&record.id))
-            .map_err(|e| damaged(format!("{} cannot be read: {e}", named())))?;
+        let object = object.map_err(|e| damaged(format!("{} cannot be read: {e}", named())))?;
         if writer::id(&object.key, object.revision) != record.id {
             return Err(damaged(format!("{} holds {object:?} instead", named())));
         }
@@ -241,6 +241,24 @@ fn replay(loaded: Loaded) -> Result<Replayed, OpenError> {
         )));
     }
     Ok(Replayed { state, history, doomed, mark })
+}
+
+/// The objects that records hold. Reading them takes most of the time of a start, so all processors share it where there are many.
+fn objects(records: &[Record]) -> Vec<serde_json::Result<Object>> {
+    const MANY: usize = 4096;
+    let read = |records: &[Record]| -> Vec<_> {
+        records.iter().map(|record| Object::from_json(record.json.clone(), plural(&record.id))).collect()
+    };
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    if records.len() < MANY || processors == 1 {
+        return read(records);
+    }
+    std::thread::scope(|scope| {
+        let parts = records.chunks(records.len().div_ceil(processors));
+        let readers: Vec<_> = parts.map(|part| scope.spawn(move || read(part))).collect();
+        let read = readers.into_iter().flat_map(|r| r.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        read.collect()
+    })
 }
 
 /// Whether the neighbours of a record are those that its transaction wrote, as far as they must still be there.

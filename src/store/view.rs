@@ -139,7 +139,7 @@ impl View {
                 let start: (Arc<str>, Name) = (value.into(), ("".into(), "".into()));
                 Box::new(index.range(start..).take_while(move |((v, _), _)| &**v == value).map(|(_, object)| object))
             }
-            _ => Box::new(table.objects.values().filter(move |o| o.meta.fields.get(place).is_some_and(|v| v == value))),
+            _ => Box::new(table.objects.values().filter(move |o| o.meta.fields.get(place) == Some(value))),
         }
     }
 
@@ -189,7 +189,7 @@ impl View {
         let table = &mut tables[slot];
         let old = table.objects.insert(name.clone(), object.clone());
         for (place, index) in &mut table.fields {
-            let value = |o: &Object| o.meta.fields.get(*place).filter(|v| !v.is_empty()).map(|v| Arc::<str>::from(v.as_str()));
+            let value = |o: &Object| o.meta.fields.get(*place).filter(|v| !v.is_empty()).map(Arc::<str>::from);
             let (before, after) = (old.as_deref().and_then(value), value(&object));
             if let Some(before) = before
                 && after.as_ref() != Some(&before)
@@ -200,12 +200,12 @@ impl View {
                 index.insert((after, name.clone()), object.clone());
             }
         }
-        for owner in old.iter().flat_map(|o| &o.meta.owners) {
+        for owner in old.iter().flat_map(|o| o.meta.owners.iter()) {
             if !object.meta.owners.iter().any(|o| o.uid == owner.uid) {
                 self.owned.remove(&(owner.uid.as_str().into(), object.key.clone()));
             }
         }
-        for owner in &object.meta.owners {
+        for owner in object.meta.owners.iter() {
             self.owned.insert((owner.uid.as_str().into(), object.key.clone()), object.clone());
         }
         if let Some(old) = &old {
@@ -223,10 +223,10 @@ impl View {
         let old = table.objects.remove(&name)?;
         for (place, index) in &mut table.fields {
             if let Some(value) = old.meta.fields.get(*place) {
-                index.remove(&(value.as_str().into(), name.clone()));
+                index.remove(&(value.into(), name.clone()));
             }
         }
-        for owner in &old.meta.owners {
+        for owner in old.meta.owners.iter() {
             self.owned.remove(&(owner.uid.as_str().into(), key.clone()));
         }
         self.let_go(&old);

@@ -64,7 +64,7 @@ fn field<'a>(object: &'a Object, path: &str) -> Option<&'a str> {
         return Some(&object.key.name);
     }
     let place = object.key.kind.selectable.iter().position(|s| *s == path)?;
-    object.meta.fields.get(place).map(String::as_str)
+    object.meta.fields.get(place)
 }
 
 /// Why a watch gives no more changes.

@@ -72,8 +72,7 @@ fn runs(view: &View, host: &str, namespace: &str, name: &str) -> bool {
 
 /// Whether a pod that is there is bound to a host.
 pub(in crate::api) fn bound_to(pod: &Object, host: &str) -> bool {
-    let place = pod.key.kind.selectable.iter().position(|s| *s == "spec.nodeName");
-    place.and_then(|n| pod.meta.fields.get(n)).is_some_and(|node| node == host)
+    pod.field("spec.nodeName") == host
 }
 
 /// Whether a pod that is bound to the host names this Secret, ConfigMap or ServiceAccount.
@@ -149,7 +148,7 @@ pub(super) fn check(host: &str, target: &Target, old: Option<&Object>, new: &Dra
                 }
             }
             let (owners, finalizers) = old.map_or((&[][..], &[][..]), |o| (&o.meta.owners[..], &o.meta.finalizers[..]));
-            if new.meta.owners != owners {
+            if *new.meta.owners != owners {
                 return refuse("is not allowed to change its owner references");
             }
             if new.meta.finalizers != finalizers {
@@ -164,12 +163,13 @@ pub(super) fn check(host: &str, target: &Target, old: Option<&Object>, new: &Dra
             Ok(())
         }
         ("pods", "status") => match old {
+            // A pod's generation grows with every change of anything but metadata and status.
             Some(old)
                 if old.meta.labels == new.meta.labels
                     && old.meta.annotations == new.meta.annotations
                     && old.meta.owners == new.meta.owners
                     && old.meta.finalizers == new.meta.finalizers
-                    && old.value()["spec"] == new.value()["spec"] =>
+                    && old.meta.generation == new.meta.generation =>
             {
                 Ok(())
             }

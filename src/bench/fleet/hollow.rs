@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::seen::{Line, List, PodSeen};
 use super::wire::{Lines, Server, Wire, refused};
+use crate::agent::identity::{JOIN, certificate_request};
 use crate::clock;
 use crate::object::time;
 
@@ -67,15 +68,12 @@ impl Hollow {
     pub(super) async fn join(server: &Server, token: &str, number: usize) -> Result<Hollow> {
         let name = format!("hollow-{number:05}");
         let key = rcgen::KeyPair::generate().context("make a key")?;
-        let mut wanted = rcgen::CertificateParams::default();
-        wanted.distinguished_name.push(rcgen::DnType::OrganizationName, "system:nodes");
-        wanted.distinguished_name.push(rcgen::DnType::CommonName, format!("system:node:{name}"));
-        let csr = wanted.serialize_request(&key).and_then(|csr| csr.pem()).context("make a certificate request")?;
+        let csr = certificate_request(&name, &key)?;
         // The last part of a join token is the authority's fingerprint; the secret is the rest.
         let secret = token.trim().rsplit_once('.').context("a join token has three parts")?.0;
         let wire = Wire::open(server, server.tls(None)?, Some(secret)).await?;
         let asked = json!({"node": name, "csr": csr});
-        let answer: Value = wire.json(Method::POST, "/apis/portolan.dev/v1alpha1/join", &asked).await.context("join")?;
+        let answer: Value = wire.json(Method::POST, JOIN, &asked).await.context("join")?;
         let certificate = answer["certificate"].as_str().context("the answer holds no certificate")?.to_owned();
         Ok(Hollow { number, name, certificate, key: key.serialize_pem() })
     }

@@ -9,22 +9,23 @@ mod hollow;
 pub(super) mod seen;
 pub(super) mod wire;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use base64::Engine as _;
 use http::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::house::House;
-use super::{Figure, Options, rest};
+use super::{Figure, Options, figure, rest};
+use crate::count;
 use hollow::{Fleet, Hollow};
 use seen::{List, Observer, PodSeen};
-use wire::{Server, Wire};
+use wire::{Server, Wire, counts};
 
 /// How large the fleet is.
 #[derive(Clone, Copy, Debug)]
@@ -52,14 +53,7 @@ pub(super) async fn run(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Resul
     let size = options.fleet;
     let flags = ["--eviction-after", "5s", "--eviction-rate", "1000", "--node-lease", "40s"];
     let mut house = House::start_with(options, &[], &flags).await?;
-    let kubeconfig: Value = serde_yaml::from_str(&house.portolan(&["kubeconfig"]).await?).context("read the kubeconfig")?;
-    let pem = |value: &Value| -> Result<String> {
-        let bytes = base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap_or_default())?;
-        String::from_utf8(bytes).context("PEM is text")
-    };
-    let (user, cluster) = (&kubeconfig["users"][0]["user"], &kubeconfig["clusters"][0]["cluster"]);
-    let (certificate, key) = (pem(&user["client-certificate-data"])?, pem(&user["client-key-data"])?);
-    let server = Server { address: house.address, authority: pem(&cluster["certificate-authority-data"])?.into() };
+    let (server, certificate, key) = Server::of(&house).await?;
     let admin = server.tls(Some((&certificate, &key)))?;
     let observer = Observer::start(&server, &certificate, &key)?;
     let fleet = Arc::new(Fleet {
@@ -101,11 +95,14 @@ pub(super) async fn run(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Resul
         one_by_one(&server, &admin, &observer, &mut sheet, say).await?;
 
         say(&format!("{} pods in {} Deployments from one commit", size.pods, size.deployments));
+        let wire = Wire::open(&server, admin.clone(), None).await?;
+        let before = counts(&wire).await?;
         sheet.begin()?;
         house.commit("All of them", &manifests(size, "1"))?;
         observer.until("pods that are ready", PATIENCE, |p| (p.serving("1"), size.pods)).await?;
         let took = sheet.lap("pods from one commit, all Ready")?;
         sheet.add("pods Ready per second", "1/s", size.pods as f64 / took.as_secs_f64());
+        sheet.work("pods from one commit", &before, &counts(&wire).await?);
         steps(&observer, "1", &mut sheet);
         // Written Deployments' statuses, events, statuses of releases: what comes after the pods.
         tokio::time::sleep(Duration::from_secs(10)).await;
@@ -120,6 +117,7 @@ pub(super) async fn run(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Resul
         sheet.add("server memory at rest, with all pods", "MB", rest::resident(house.server)?);
 
         say("everything is updated");
+        let before = counts(&wire).await?;
         sheet.begin()?;
         house.commit("All of them, anew", &manifests(size, "2"))?;
         observer
@@ -128,6 +126,7 @@ pub(super) async fn run(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Resul
             })
             .await?;
         sheet.lap("rolling update of everything")?;
+        sheet.work("rolling update of everything", &before, &counts(&wire).await?);
         tokio::time::sleep(Duration::from_secs(5)).await;
 
         let lost = size.hosts / 10;
@@ -155,8 +154,7 @@ pub(super) async fn run(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Resul
         let alive = size.hosts - lost;
         let begun = Instant::now();
         house.restart().await?;
-        sheet.server = house.server;
-        sheet.begin_at(begun)?;
+        sheet.begin_anew(begun, house.server);
         let count = loop {
             match everything(&server, &admin).await {
                 Ok(count) => break count,
@@ -310,16 +308,13 @@ impl Sheet {
 
     /// A step begins.
     fn begin(&mut self) -> Result<()> {
-        self.begin_at(Instant::now())?;
-        self.ticks = rest::ticks(self.server)?;
+        (self.begun, self.ticks) = (Instant::now(), rest::ticks(self.server)?);
         Ok(())
     }
 
-    /// A step began with a new server process.
-    fn begin_at(&mut self, begun: Instant) -> Result<()> {
-        self.begun = begun;
-        self.ticks = 0;
-        Ok(())
+    /// A step began when the server before this one was killed.
+    fn begin_anew(&mut self, begun: Instant, server: u32) {
+        (self.begun, self.ticks, self.server) = (begun, 0, server);
     }
 
     /// CPU seconds of the server since the step began.
@@ -336,13 +331,19 @@ impl Sheet {
         Ok(took)
     }
 
+    /// What the server did in a step, for each pod.
+    fn work(&mut self, step: &str, before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>) {
+        for count in count::ALL {
+            let of = |counts: &BTreeMap<String, f64>| counts.get(count.name).copied().unwrap_or(0.0);
+            let what = count.name.trim_start_matches("portolan_").trim_end_matches("_total").replace('_', " ");
+            self.add(&format!("{what}, per pod: {step}"), "", (of(after) - of(before)) / self.size.pods as f64);
+        }
+    }
+
     /// Many durations: the one in the middle, and that which one in a hundred exceeds.
     fn spread(&mut self, what: &str, mut took: Vec<Duration>) {
         took.sort_unstable();
-        let at =
-            |share: usize| took.get((took.len() * share / 100).min(took.len().saturating_sub(1))).copied().unwrap_or_default();
-        let (half, most) = (at(50), at(99));
-        self.add(&format!("{what}, p50"), "ms", half.as_secs_f64() * 1000.0);
-        self.add(&format!("{what}, p99"), "ms", most.as_secs_f64() * 1000.0);
+        self.add(&format!("{what}, p50"), "ms", figure::part(&took, 0.5));
+        self.add(&format!("{what}, p99"), "ms", figure::part(&took, 0.99));
     }
 }

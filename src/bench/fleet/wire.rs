@@ -2,10 +2,13 @@
 //!
 //! You will not find here: what is said over it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
@@ -20,6 +23,8 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::bench::house::House;
+
 /// Where the server is, and how to know it.
 #[derive(Clone)]
 pub(in crate::bench) struct Server {
@@ -29,6 +34,18 @@ pub(in crate::bench) struct Server {
 }
 
 impl Server {
+    /// The server of a house, and its administrator's certificate and key, PEM.
+    pub(in crate::bench) async fn of(house: &House) -> Result<(Server, String, String)> {
+        let kubeconfig: Value = serde_yaml::from_str(&house.portolan(&["kubeconfig"]).await?).context("read the kubeconfig")?;
+        let pem = |value: &Value| -> Result<String> {
+            let bytes = STANDARD.decode(value.as_str().unwrap_or_default()).context("read the kubeconfig")?;
+            String::from_utf8(bytes).context("PEM is text")
+        };
+        let (user, cluster) = (&kubeconfig["users"][0]["user"], &kubeconfig["clusters"][0]["cluster"]);
+        let server = Server { address: house.address, authority: pem(&cluster["certificate-authority-data"])?.into() };
+        Ok((server, pem(&user["client-certificate-data"])?, pem(&user["client-key-data"])?))
+    }
+
     /// How to speak to it: with this certificate and key (PEM), or as nobody yet.
     pub(in crate::bench) fn tls(&self, own: Option<(&str, &str)>) -> Result<Arc<rustls::ClientConfig>> {
         let mut roots = RootCertStore::empty();
@@ -105,6 +122,14 @@ impl Wire {
         let bytes = self.bytes(method, path, kind, body).await?;
         serde_json::from_slice(&bytes).with_context(|| format!("understand {path}"))
     }
+}
+
+/// The server's counts of what it has done, by their names in `/metrics`.
+pub(in crate::bench) async fn counts(wire: &Wire) -> Result<BTreeMap<String, f64>> {
+    let bytes = wire.bytes(Method::GET, "/metrics", "text/plain", Vec::new()).await?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    Ok(lines.filter_map(|line| line.rsplit_once(' ')).filter_map(|(name, n)| Some((name.to_owned(), n.parse().ok()?))).collect())
 }
 
 /// The server said no.

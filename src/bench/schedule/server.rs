@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use base64::Engine as _;
+use anyhow::{Result, bail, ensure};
 use futures_util::{StreamExt, TryStreamExt};
 use http::Method;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::shape::{CLASS, Churn, Counts, PRIORITY, Shape, TEST, Template};
+use crate::bench::figure::part;
 use crate::bench::fleet::seen::{Line, List, PodSeen};
 use crate::bench::fleet::wire::{Lines, Server, Wire, refused};
 use crate::bench::house::House;
@@ -39,14 +39,8 @@ pub(super) struct Seen {
 
 pub(super) async fn run(options: &Options, shape: &Shape, counts: Counts, say: &(dyn Fn(&str) + Sync)) -> Result<Seen> {
     let house = House::start_with(options, &[], &["--node-lease", "10000s"]).await?;
-    let kubeconfig: Value = serde_yaml::from_str(&house.portolan(&["kubeconfig"]).await?).context("read the kubeconfig")?;
-    let pem = |value: &Value| -> Result<String> {
-        let bytes = base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap_or_default())?;
-        String::from_utf8(bytes).context("PEM is text")
-    };
-    let (user, cluster) = (&kubeconfig["users"][0]["user"], &kubeconfig["clusters"][0]["cluster"]);
-    let server = Server { address: house.address, authority: pem(&cluster["certificate-authority-data"])?.into() };
-    let tls = server.tls(Some((&pem(&user["client-certificate-data"])?, &pem(&user["client-key-data"])?)))?;
+    let (server, certificate, key) = Server::of(&house).await?;
+    let tls = server.tls(Some((&certificate, &key)))?;
     let wire = Wire::open(&server, tls.clone(), None).await?;
 
     say("namespaces and nodes");
@@ -91,10 +85,7 @@ pub(super) async fn run(options: &Options, shape: &Shape, counts: Counts, say: &
     drop(churn);
     let mut waited: Vec<Duration> = std::mem::take(&mut *watch.waited.lock());
     waited.sort_unstable();
-    let at = |share: usize| {
-        waited.get((waited.len() * share / 100).min(waited.len().saturating_sub(1))).map_or(0.0, |t| t.as_secs_f64() * 1e3)
-    };
-    Ok(Seen { took, half: at(50), most: at(99), cpu })
+    Ok(Seen { took, half: part(&waited, 0.5), most: part(&waited, 0.99), cpu })
 }
 
 /// Lets requests go, so many side by side.

@@ -169,12 +169,29 @@ pub(super) fn name(key: &Key) -> String {
 
 /// All pods that have not ended, with the workload on top of each.
 pub(super) fn pods(view: &View) -> Vec<(Arc<Pod>, Option<Key>)> {
-    let running = view.list(kind_of::<Pod>()).filter_map(|object| {
-        let pod = object.typed::<Pod>().ok()?;
-        let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-        (!matches!(phase, Some("Succeeded" | "Failed"))).then_some((pod, object))
-    });
+    let running = view.list(kind_of::<Pod>()).filter(|pod| !ended(pod));
+    let running = running.filter_map(|object| Some((object.typed::<Pod>().ok()?, object)));
     running.map(|(pod, object)| (pod, super::workload(view, object).map(|top| top.key.clone()))).collect()
+}
+
+/// The hosts on which pods of a release run. Read without decoding a pod: this is asked again and again while a release is watched.
+pub(super) fn hosts_of(view: &View, content: &Content) -> BTreeSet<String> {
+    let mut hosts = BTreeSet::new();
+    for object in content.wanted.iter().filter_map(|wanted| view.get(&wanted.key)) {
+        let pods = if object.key.kind == kind_of::<Pod>() { vec![object.clone()] } else { children(view, object).1 };
+        for pod in pods.iter().filter(|pod| !pod.meta.deleting() && !ended(pod)) {
+            let host = pod.field("spec.nodeName");
+            if !host.is_empty() && !hosts.contains(host) {
+                hosts.insert(host.to_owned());
+            }
+        }
+    }
+    hosts
+}
+
+/// Whether a pod has ended.
+fn ended(pod: &Object) -> bool {
+    matches!(pod.field("status.phase"), "Succeeded" | "Failed")
 }
 
 /// The images that the pods of these objects run: name to digest.

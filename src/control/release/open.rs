@@ -103,7 +103,7 @@ impl ReleaseLoop {
             plan: &plan,
             live: &|key| view.get(key).cloned(),
             nodes: &pass.hosts.nodes,
-            pods: &facts::pods(view),
+            pods: &|| facts::pods(view),
             now: pass.now,
         });
         Ok(match outcome {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::facts::Past;
@@ -250,14 +249,11 @@ impl ReleaseLoop {
 
     /// The hosts that run pods of a release and whose sign of life is overdue; and since when all give signs of life without a gap.
     fn contact(&self, pass: &Pass<'_>, content: &Content) -> (BTreeSet<String>, Timestamp) {
-        let mine = |top: Option<Key>| top.is_some_and(|top| content.wants(&top));
-        let stays = |pod: &Pod| pod.metadata.deletion_timestamp.is_none();
-        let pods = facts::pods(&pass.view).into_iter().filter(|(pod, top)| stays(pod) && mine(top.clone()));
-        let hosts = pods.filter_map(|(pod, _)| pod.spec.as_ref()?.node_name.clone());
+        let hosts = facts::hosts_of(&pass.view, content);
         // A host without a lease is not one that gives signs of life; of one that is given up, nobody waits for any.
         let tells =
             |host: &String| !pass.hosts.unreachable.contains(host) && pass.view.get(&Key::of::<Lease>(LEASES, host)).is_some();
-        let hosts: BTreeSet<String> = hosts.filter(tells).collect();
+        let hosts: BTreeSet<String> = hosts.into_iter().filter(tells).collect();
         let without_gap = hosts.iter().filter_map(|host| self.heard.get(host)).map(|contact| contact.since).max();
         let heard =
             |host: &String| self.heard.get(host).is_some_and(|contact| pass.now.duration_since(contact.last) <= contact.patience);

@@ -85,9 +85,14 @@ pub fn assign(
     Err(Refused { kind, name: value["metadata"]["name"].as_str().unwrap_or_default().to_owned(), causes })
 }
 
+/// What [`claims`] reads of an object of this kind; nothing where such objects hold nothing that others may not hold.
+pub(in crate::object) fn reads(kind: &Kind) -> &'static [&'static str] {
+    if kind.is("", "Service") { &["spec"] } else { &[] }
+}
+
 /// What an object holds that no other may hold.
 pub(in crate::object) fn claims(kind: &Kind, value: &Value) -> Vec<String> {
-    if (kind.group, kind.kind) != ("", "Service") {
+    if reads(kind).is_empty() {
         return Vec::new();
     }
     let spec = &value["spec"];

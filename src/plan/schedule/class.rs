@@ -218,6 +218,7 @@ impl Class {
                     }
                 }
                 self.look(cluster, id, strategy, &mut dirty);
+                cluster.evaluations += 1;
             }
         }
         self.settle(cluster, dirty);
@@ -239,6 +240,7 @@ impl Class {
         for id in 0..cluster.hosts.len() {
             if cluster.hosts[id].known {
                 self.look(cluster, id, strategy, &mut dirty);
+                cluster.evaluations += 1;
             }
         }
         self.settle(cluster, (0..self.groups.len()).collect());

@@ -125,6 +125,8 @@ pub struct Cluster {
     pub(super) epoch: u64,
     /// The node that was chosen last, for taking turns.
     pub(super) last: Arc<str>,
+    /// How often a node was compared with what a class of pods asks for.
+    pub evaluations: u64,
 }
 
 static NO_LABELS: Labels = Labels::new();

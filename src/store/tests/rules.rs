@@ -152,7 +152,7 @@ fn wa1_a_watch_gives_what_is_on_disk_in_order_and_says_how_far_it_is() {
     let show = |watch: &mut Watch| {
         let mut lines = Vec::new();
         while let Some(c) = watch.try_next().unwrap() {
-            let node = |o: &Option<Arc<Object>>| o.as_ref().map_or("-".to_owned(), |o| o.meta.fields[0].clone());
+            let node = |o: &Option<Arc<Object>>| o.as_ref().map_or("-".to_owned(), |o| o.field("spec.nodeName").to_owned());
             let complete = watch.complete() - start;
             lines.push(format!(
                 "{}/{} +{} {}>{} complete to +{complete}",

@@ -127,7 +127,7 @@ fn identity_does_not_change() {
 #[test]
 fn sc1_a_pod_is_bound_once() {
     let pod = bound();
-    assert_eq!(pod.meta.fields[0], "h1");
+    assert_eq!(pod.meta.fields.get(0), Some("h1"));
     let again = update(&pod, json!({"spec": {"nodeName": "h2"}}), Some("binding"), now()).unwrap_err();
     assert_eq!(again.to_string(), "Pod \"p\" is invalid: spec.nodeName: Forbidden: pod is already assigned to node \"h1\"");
     assert!(update(&pod, json!({"spec": {"nodeName": "h1"}}), Some("binding"), now()).unwrap().is_none());
