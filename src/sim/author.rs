@@ -264,10 +264,14 @@ fn workload(dice: &mut Dice) -> Workload {
 }
 
 impl Content {
+    /// Whether everything here that will not run is in another content, just the same.
+    pub(super) fn no_worse_than(&self, other: &Content) -> bool {
+        let known = |(name, workload): &(&String, &Workload)| other.workloads.get(*name) == Some(*workload);
+        self.workloads.iter().filter(|(_, workload)| workload.bad()).all(|part| known(&part))
+    }
+
     fn worth(&self) -> Worth {
-        let bad = |w: &Workload| {
-            !w.behaviour.is_empty() || !["sim/web:", "sim/slow:", "sim/lazy:"].iter().any(|good| w.image.starts_with(good))
-        };
+        let bad = Workload::bad;
         match () {
             () if self.typo => Worth::Invalid,
             () if self.workloads.is_empty() => Worth::Empty,
@@ -307,6 +311,10 @@ impl Content {
 }
 
 impl Workload {
+    fn bad(&self) -> bool {
+        !self.behaviour.is_empty() || !["sim/web:", "sim/slow:", "sim/lazy:"].iter().any(|good| self.image.starts_with(good))
+    }
+
     fn manifest(&self, name: &str) -> Value {
         let setting = |key: &str| json!({"configMapKeyRef": {"name": format!("{name}-settings"), "key": key}});
         let mut container = json!({

@@ -110,6 +110,13 @@ impl Git {
         render::render(&git.author.head().annex(), &render::Options::default()).ok()
     }
 
+    /// Whether everything in a commit that will not run is in another one, just the same.
+    pub(super) fn no_worse_than(&self, commit: &str, other: &str) -> bool {
+        let git = self.0.lock();
+        let content = |id: &str| git.author.find(id).map(|c| &c.content);
+        content(commit).zip(content(other)).is_some_and(|(a, b)| a.no_worse_than(b))
+    }
+
     /// What a commit is worth.
     pub(super) fn worth(&self, commit: &str) -> Option<Worth> {
         self.0.lock().author.find(commit).map(|c| c.worth)

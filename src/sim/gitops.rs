@@ -52,7 +52,7 @@ impl Ledger {
 
     /// Whether the last good release was judged good before the word of its failure had arrived.
     pub(super) fn mistaken(&self) -> bool {
-        self.books.iter().any(|book| book.mistaken)
+        self.books.iter().any(|book| book.mistaken.is_some())
     }
 }
 
@@ -72,8 +72,8 @@ struct Book {
     good: Option<String>,
     /// Digests that were judged bad, and how often the house went back from them.
     bad: BTreeMap<String, u32>,
-    /// The last good release was judged good before the word of its failure had arrived.
-    mistaken: bool,
+    /// The commit of the last good release, if that was judged good before the word of its failure had arrived.
+    mistaken: Option<String>,
     /// Second tries that people asked for and got: the nonce, the digest, and when. What was judged before then counts no more.
     forgiven: Vec<(String, String, Timestamp)>,
     /// What is under way, to see the beginning of each rollout.
@@ -86,7 +86,7 @@ fn broken(id: &'static str, what: impl Into<String>) -> Violation {
 
 impl Book {
     fn new(application: &'static str) -> Self {
-        Book { application, good: None, bad: BTreeMap::new(), mistaken: false, forgiven: Vec::new(), rollout: None }
+        Book { application, good: None, bad: BTreeMap::new(), mistaken: None, forgiven: Vec::new(), rollout: None }
     }
 
     /// Whether a release or an object is this Application's.
@@ -203,8 +203,13 @@ impl Book {
         match verdict {
             Some(Verdict::Good) => {
                 markers.push("good");
-                self.mistaken = worth == Some(Worth::Bad) && step.troubles.unheard(step.before);
-                if self.mistaken {
+                // What the mistaken release broke is excused for the next one, as everything is that was broken under the last good
+                // release. What the next one breaks itself is not.
+                let commit = &release.spec.commit;
+                let inherited = self.mistaken.as_ref().is_some_and(|last| step.git.no_worse_than(commit, last));
+                let mistaken = worth == Some(Worth::Bad) && (inherited || step.troubles.unheard(step.before));
+                self.mistaken = mistaken.then(|| commit.clone());
+                if mistaken {
                     markers.push("good for want of news");
                 } else if worth != Some(Worth::Good) && !(worth == Some(Worth::Empty) && self.good.is_none()) {
                     return Err(broken("RB9", format!("{name} was judged good and is {worth:?}")));
