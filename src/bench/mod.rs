@@ -40,8 +40,8 @@ pub struct Options {
     pub logs: Option<PathBuf>,
     /// Which benchmarks; empty for all but the scheduler and the fleet.
     pub only: Vec<Subject>,
-    /// How large the fleet is.
-    pub fleet: FleetSize,
+    /// How large the fleet is; each size is measured.
+    pub fleet: Vec<FleetSize>,
     /// Which shapes of scheduling.
     pub schedule: ScheduleScope,
 }
@@ -147,6 +147,9 @@ pub async fn run(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Result<Repor
             Subject::Fleet => fleet::run(options, say).await,
         };
         report.figures.extend(figures.with_context(|| format!("measure {}", subject.word()))?);
+        if subject == Subject::Fleet {
+            report.charts = fleet::charts(&options.fleet, &report.figures);
+        }
     }
     Ok(report)
 }
