@@ -35,7 +35,7 @@ const LASTS: u64 = 30 * 60;
 const PIECE: usize = 64 * 1024;
 
 /// How often it is looked at whether the client still may (SE7: at most five seconds).
-const LOOK_EVERY: Duration = Duration::from_secs(3);
+const LOOK_EVERY: Duration = Duration::from_secs(4);
 
 struct Stream {
     api: Api,

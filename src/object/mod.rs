@@ -230,14 +230,15 @@ impl Object {
     }
     /// The typed object, decoded once in a while and shared ([`decoded`]). An error names the object, so that one bad object cannot stop a loop.
     ///
-    /// A typed pod has no `managedFields`: there are very many pods, these fields would be most of what each takes, and who wants to know
-    /// who wrote what reads [`Object::value`].
+    /// A typed pod or lease has no `managedFields`: there are very many, or they are written very often, and these fields would be most of
+    /// what each takes. Who wants to know who wrote what reads [`Object::value`].
     pub fn typed<K: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<K>, DecodeError> {
         let known = match self.typed.get() {
             Some(known) => known,
             None => {
                 count::DECODES.add(1);
-                let json = if self.key.kind.is("", "Pod") { unmanaged(&self.json) } else { Cow::Borrowed(&self.json[..]) };
+                let many = self.key.kind.is("", "Pod") || self.key.kind.is("coordination.k8s.io", "Lease");
+                let json = if many { unmanaged(&self.json) } else { Cow::Borrowed(&self.json[..]) };
                 let fresh: K = serde_json::from_slice(&json)
                     .map_err(|source| DecodeError { key: self.key.clone(), source: Arc::new(source) })?;
                 self.typed.keep(Arc::new(fresh))
