@@ -50,7 +50,8 @@ async fn measure(options: &Options, ground: &Ground, say: &(dyn Fn(&str) + Sync)
     }
     tokio::time::sleep(CALM).await;
     let cpu = (rest::ticks(house.server)? - ticks) as f64 / rest::TICKS_PER_SECOND;
-    let all_cpu = Figure::new(&format!("server CPU: first commit, until it is good and all is at rest ({what})"), "CPU s").with(cpu);
+    let all_cpu =
+        Figure::new(&format!("server CPU: first commit, until it is good and all is at rest ({what})"), "CPU s").with(cpu);
     let memory = Figure::new(&format!("server memory at rest ({what})"), "MB").with(rest::resident(house.server)?);
     let mut figures = vec![all, all_cpu, memory];
 

@@ -2,20 +2,36 @@
 //!
 //! What is wrong with a definition is said when its own file is checked; here, one that is wrong adds no kind.
 
+use std::collections::BTreeMap;
+
 use crate::object::admit::{self, Coerce, ShapeKind};
 use crate::object::custom::{Definition, Kinds, definitions};
 use crate::object::source::{Entry, Tree, may_be_manifest};
 
 use super::document;
 
-/// The known kinds and those that the tree defines.
-pub(super) fn kinds(tree: &Tree, known: &Kinds) -> Kinds {
+/// The row of definitions.
+pub(super) fn row() -> &'static crate::object::Kind {
+    definitions()
+}
+
+/// The known kinds and those that the tree defines. `speak` remembers by blob which files may have a definition, of this tree only.
+pub(super) fn kinds(tree: &Tree, known: &Kinds, speak: &mut BTreeMap<String, bool>) -> Kinds {
     const WORD: &[u8] = b"CustomResourceDefinition";
     let mut kinds = known.clone();
+    let before = std::mem::take(speak);
     for (path, entry) in &tree.entries {
-        let Entry::File { content, .. } = entry else { continue };
+        let Entry::File { content, blob } = entry else { continue };
         // Nearly no file has one, and reading them all twice would cost as much again.
-        if !may_be_manifest(path) || !content.windows(WORD.len()).any(|part| part == WORD) {
+        let look = || content.windows(WORD.len()).any(|part| part == WORD);
+        let speaks = match before.get(blob).filter(|_| !blob.is_empty()) {
+            Some(known) => *known,
+            None => look(),
+        };
+        if !blob.is_empty() {
+            speak.insert(blob.clone(), speaks);
+        }
+        if !speaks || !may_be_manifest(path) {
             continue;
         }
         let json = path.to_ascii_lowercase().ends_with(".json");

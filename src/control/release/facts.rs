@@ -8,10 +8,10 @@ use k8s_openapi::api::core::v1::{Event, Node, Pod};
 
 use super::record::Content;
 use crate::object::custom::plural_of;
-use crate::object::ours::{Application, InventoryItem};
+use crate::object::manifest::Manifest;
+use crate::object::ours::{Application, Inventory, InventoryItem};
 use crate::object::{Key, Object, kind_of};
 use crate::plan::health::{self, Children, Health};
-use crate::plan::sync::Wanted;
 use crate::plan::verdict::Hosts;
 use crate::store::View;
 
@@ -56,24 +56,9 @@ pub(super) fn item(key: &Key, uid: &str, release: &str, created: i64) -> Invento
     }
 }
 
-/// What is there of everything that is wanted or managed.
-pub(super) fn live(view: &View, wanted: &[Wanted], inventory: &[InventoryItem]) -> BTreeMap<Key, Arc<Object>> {
-    let managed = inventory.iter().filter_map(InventoryItem::key);
-    let keys: BTreeSet<Key> = wanted.iter().map(|w| w.key.clone()).chain(managed).collect();
-    keys.into_iter().filter_map(|key| Some((key.clone(), view.get(&key)?.clone()))).collect()
-}
-
-/// What was last applied to each managed object, as far as its release is still known.
-pub(super) fn last<'a>(
-    inventory: &[InventoryItem],
-    contents: &'a BTreeMap<String, Arc<Content>>,
-) -> BTreeMap<Key, &'a serde_json::Value> {
-    let found = inventory.iter().filter_map(|item| {
-        let key = item.key()?;
-        let value = contents.get(&item.release)?.value(&key)?;
-        Some((key, value))
-    });
-    found.collect()
+/// What was last applied to a managed object, as far as its release is still known.
+pub(super) fn last(inventory: &Inventory, contents: &BTreeMap<String, Arc<Content>>, key: &Key) -> Option<Manifest> {
+    contents.get(&inventory.get(key)?.release)?.value(key).cloned()
 }
 
 /// The health of objects by their names, `Deployment shop/web`, whatever the reason.
@@ -86,16 +71,21 @@ pub(super) fn healths<'a>(
     objects.map(|object| (name(&object.key), health_of(view, object, hosts, Past::default(), now))).collect()
 }
 
-/// How often a container of a workload's pods was restarted at most.
-pub(super) fn restarts(view: &View, object: &Object) -> i32 {
-    let (_, pods) = children(view, object);
-    let pods = pods.iter().filter_map(|pod| pod.typed::<Pod>().ok());
-    let counts = pods.flat_map(|pod| {
-        let status = pod.status.clone().unwrap_or_default();
-        let all = status.container_statuses.into_iter().chain(status.init_container_statuses).flatten();
-        all.map(|container| container.restart_count).max()
-    });
-    counts.max().unwrap_or(0)
+/// How often a container of a pod was restarted at most. Read off the JSON: this is asked of every version of every pod.
+pub(super) fn restarts(pod: &Object) -> i32 {
+    const COUNT: &[u8] = b"\"restartCount\":";
+    const STATUS: &[u8] = b"\"status\":{";
+    let json = pod.json();
+    // The status comes last. Within a text its quotes would be escaped.
+    let find = |bytes: &[u8], what: &[u8]| bytes.windows(what.len()).position(|part| part == what);
+    let Some(mut rest) = json.windows(STATUS.len()).rposition(|part| part == STATUS).map(|at| &json[at..]) else { return 0 };
+    let mut most = 0;
+    while let Some(at) = find(rest, COUNT) {
+        rest = &rest[at + COUNT.len()..];
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit());
+        most = most.max(digits.fold(0i32, |n, digit| n.saturating_mul(10).saturating_add(i32::from(digit - b'0'))));
+    }
+    most
 }
 
 /// The replica sets and pods of a workload.
@@ -132,6 +122,15 @@ pub(super) struct Past {
 
 /// The health of one object.
 pub(super) fn health_of(view: &View, object: &Arc<Object>, hosts: &HostsNow, past: Past, now: Timestamp) -> Health {
+    if !health::lives(&object.key) {
+        return Health::default();
+    }
+    // Of what is well by its own word, nobody else is asked.
+    let alone = Children { unreachable: hosts.unreachable.clone(), ..Children::default() };
+    let alone = health::of(object, &alone, past.since, now);
+    if alone.state == health::State::Healthy {
+        return alone;
+    }
     let (replica_sets, pods) = children(view, object);
     let children = Children {
         replica_sets,

@@ -19,15 +19,13 @@ pub(super) fn plan(input: &Input<'_>, plan: &mut SyncPlan) {
         plan.changes().map(|c| &c.name.0).filter(|key| input.give_back.contains_key(key)).cloned().collect();
     let mut candidates = Vec::new();
     let mut undo = Vec::new();
-    let mut all = wanted.clone();
-    let keys: Vec<_> = input.inventory.iter().filter_map(|item| Some((item, item.key()?))).collect();
-    all.extend(keys.iter().map(|(_, key)| key));
-    for (item, key) in &keys {
+    let all = wanted.len() + input.inventory.keys().filter(|key| !wanted.contains(key)).count();
+    for (key, item) in input.inventory.iter() {
         if wanted.contains(key) || given_back.contains(key) {
             continue;
         }
         let mut keep = |why| plan.kept.push(Kept { name: Name(key.clone()), why });
-        let Some(live) = input.live.get(key) else {
+        let Some(live) = (input.live)(key) else {
             keep(Why::Gone);
             continue;
         };
@@ -58,7 +56,7 @@ pub(super) fn plan(input: &Input<'_>, plan: &mut SyncPlan) {
         }
     }
     let percent = input.policy.prune_max_percent.unwrap_or(MAX_PERCENT).clamp(0, 100);
-    let over = candidates.len() as i64 * 100 > percent * all.len() as i64;
+    let over = candidates.len() as i64 * 100 > percent * all as i64;
     let empty = input.wanted.is_empty();
     let mut going = undo;
     for (order, key, uid) in candidates.clone() {
@@ -78,7 +76,7 @@ pub(super) fn plan(input: &Input<'_>, plan: &mut SyncPlan) {
             Some(format!(
                 "{} of {} objects would be deleted, more than {percent} %: it needs `pruneAllow` or a higher `pruneMaxPercent`",
                 candidates.len(),
-                all.len()
+                all
             ))
         } else {
             None
