@@ -3,6 +3,7 @@
 //! For each node a Secret remembers the keys that its certificates may have. So two hosts cannot be one node: when a name was given anew,
 //! the certificate of whoever had it before is worth nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -12,6 +13,7 @@ use http::{HeaderMap, Response, header, request};
 use http_body_util::{BodyExt, Limited};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::auth::{Identity, NODE_PREFIX, NODES};
@@ -19,7 +21,7 @@ use super::authn::Peer;
 use super::failure::{Failure, json_response};
 use super::{Api, new_uid};
 use crate::object::admit::{self, Stamp, names};
-use crate::object::{Key, Object, kind_of};
+use crate::object::{Key, Object, Revision, kind_of};
 use crate::store::Txn;
 
 /// Where tokens and the keys of nodes are kept.
@@ -201,10 +203,26 @@ impl Api {
 
     /// Whether a node's certificate has one of the keys that its name has now.
     pub(super) fn key_stands(&self, node: &str, key: &str) -> bool {
-        let secret = self.store().get(&identity_key(node)).and_then(|s| s.typed::<core::Secret>().ok());
-        secret.is_some_and(|s| keys_of(&s).iter().any(|k| k == key))
+        let mut known = self.inner.node_keys.0.lock();
+        let Some(object) = self.store().get(&identity_key(node)) else {
+            known.remove(node);
+            return false;
+        };
+        if let Some((revision, keys)) = known.get(node)
+            && *revision == object.revision
+        {
+            return keys.iter().any(|k| k == key);
+        }
+        let keys = object.typed::<core::Secret>().map(|secret| keys_of(&secret)).unwrap_or_default();
+        let stands = keys.iter().any(|k| k == key);
+        known.insert(node.to_owned(), (object.revision, keys));
+        stands
     }
 }
+
+/// The keys of nodes as they were read last, and from which version: each request of an agent asks, and each look at its watch.
+#[derive(Default)]
+pub(super) struct NodeKeys(Mutex<BTreeMap<String, (Revision, Vec<String>)>>);
 
 /// The keys that a node's certificates may have, the newest first.
 fn keys_of(secret: &core::Secret) -> Vec<String> {

@@ -427,7 +427,7 @@ impl Api {
         let plan = |old: &Arc<Object>| {
             let mut options = options.clone();
             // Nobody runs it, or nobody runs it any more: there is nothing to wait for.
-            let idle = || old.field("spec.nodeName").is_empty() || matches!(old.field("status.phase"), "Succeeded" | "Failed");
+            let idle = || old.field("spec.nodeName").is_empty() || old.ended();
             if kind.is("", "Pod") && idle() {
                 options.grace_seconds = Some(0);
             }

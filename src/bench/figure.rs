@@ -94,12 +94,45 @@ pub struct Report {
     pub machine: Machine,
     /// What was measured.
     pub figures: Vec<Figure>,
+    /// How figures grow with what they depend on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub charts: Vec<Chart>,
+}
+
+/// Values over a size.
+#[derive(Clone, Debug, Serialize)]
+pub struct Chart {
+    /// Of what.
+    pub title: String,
+    /// What the size is of.
+    pub over: &'static str,
+    /// The sizes, in order.
+    pub at: Vec<String>,
+    /// In which unit the values are.
+    pub unit: &'static str,
+    /// Each line's values, one for each size.
+    pub lines: Vec<Vec<f64>>,
+}
+
+/// A chart in Mermaid's words, which the pages of git hosts draw.
+impl fmt::Display for Chart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |values: &mut dyn Iterator<Item = String>| values.collect::<Vec<_>>().join(", ");
+        writeln!(f, "```mermaid\nxychart-beta\n  title \"{}\"", self.title)?;
+        writeln!(f, "  x-axis \"{}\" [{}]", self.over, list(&mut self.at.iter().map(|at| format!("\"{at}\""))))?;
+        let most = self.lines.iter().flatten().copied().fold(0.0, f64::max);
+        writeln!(f, "  y-axis \"{}\" 0 --> {}", self.unit, short(most * 1.1))?;
+        for line in &self.lines {
+            writeln!(f, "  line [{}]", list(&mut line.iter().map(|value| short(*value))))?;
+        }
+        writeln!(f, "```")
+    }
 }
 
 impl Report {
     /// A report without figures yet.
     pub fn new(machine: Machine) -> Self {
-        Report { machine, figures: Vec::new() }
+        Report { machine, figures: Vec::new(), charts: Vec::new() }
     }
 }
 
@@ -114,6 +147,9 @@ impl fmt::Display for Report {
         for figure in &self.figures {
             let runs: Vec<_> = figure.values.iter().map(|v| short(*v)).collect();
             writeln!(f, "| {} | {} | {} | {} |", figure.name, short(figure.median), figure.unit, runs.join(", "))?;
+        }
+        for chart in &self.charts {
+            write!(f, "\n{chart}")?;
         }
         Ok(())
     }
@@ -132,6 +168,15 @@ fn short(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_chart_has_its_sizes_below_and_room_above() {
+        let at = ["5000 on 100", "10000 on 200"].map(str::to_owned).into();
+        let chart = Chart { title: "Time".to_owned(), over: "pods on hosts", at, unit: "s", lines: vec![vec![4.0, 10.0]] };
+        let text = "```mermaid\nxychart-beta\n  title \"Time\"\n  x-axis \"pods on hosts\" [\"5000 on 100\", \"10000 on 200\"]\n  \
+                    y-axis \"s\" 0 --> 11.0\n  line [4.00, 10.0]\n```\n";
+        assert_eq!(chart.to_string(), text);
+    }
 
     #[test]
     fn the_median_is_in_the_middle() {

@@ -28,13 +28,17 @@ const CALM: Duration = Duration::from_secs(10);
 const CHANGED: &str = "pushed";
 
 pub(super) async fn run(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Result<Vec<Figure>> {
-    let ground = Ground::start(options).await?;
-    let measured = measure(options, &ground, say).await;
-    measured.with_context(|| ground.trouble())
+    let mut figures = Vec::new();
+    for size in &options.fleet {
+        let ground = Ground::start(options).await?;
+        let measured = measure(options, &ground, *size, say).await;
+        figures.extend(measured.with_context(|| ground.trouble())?);
+    }
+    Ok(figures)
 }
 
-async fn measure(options: &Options, ground: &Ground, say: &(dyn Fn(&str) + Sync)) -> Result<Vec<Figure>> {
-    let (house, size) = (&ground.house, options.fleet);
+async fn measure(options: &Options, ground: &Ground, size: Size, say: &(dyn Fn(&str) + Sync)) -> Result<Vec<Figure>> {
+    let house = &ground.house;
     let what = format!("{} manifests, {} pods, {} hosts", options.manifests, size.pods, size.hosts);
     say(&format!("{} hosts join", size.hosts));
     let _hosts = ground.join(size.hosts).await?;

@@ -41,8 +41,8 @@ pub struct Options {
     pub logs: Option<PathBuf>,
     /// Which benchmarks; empty for all but the scheduler, the fleet and the manifests.
     pub only: Vec<Subject>,
-    /// How large the fleet is.
-    pub fleet: FleetSize,
+    /// How large the fleet is; each size is measured.
+    pub fleet: Vec<FleetSize>,
     /// How many manifests a large repository has.
     pub manifests: usize,
     /// Which shapes of scheduling.
@@ -155,6 +155,9 @@ pub async fn run(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Result<Repor
             Subject::Manifests => manifests::run(options, say).await,
         };
         report.figures.extend(figures.with_context(|| format!("measure {}", subject.word()))?);
+        if subject == Subject::Fleet {
+            report.charts = fleet::charts(&options.fleet, &report.figures);
+        }
     }
     Ok(report)
 }

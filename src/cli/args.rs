@@ -561,12 +561,12 @@ pub(super) struct Bench {
     /// How often each is measured
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub(super) runs: usize,
-    /// How many hollow hosts a fleet has
-    #[arg(long = "hosts", value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(usize))]
-    pub(super) fleet_hosts: usize,
-    /// How many pods run on the fleet [default: 50 for each host]
-    #[arg(long, value_name = "P")]
-    pub(super) pods: Option<usize>,
+    /// How many hollow hosts a fleet has. Of several, separated by commas, each is measured, and charts show what grows
+    #[arg(long = "hosts", value_name = "N", default_value = "1000", value_delimiter = ',')]
+    pub(super) fleet_hosts: Vec<usize>,
+    /// How many pods run on the fleet; there may be several as well [default: 50 for each host]
+    #[arg(long, value_name = "P", value_delimiter = ',')]
+    pub(super) pods: Vec<usize>,
     /// How many Deployments share the fleet's pods [default: one for a hundred pods]
     #[arg(long, value_name = "D")]
     pub(super) deployments: Option<usize>,

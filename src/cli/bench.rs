@@ -8,8 +8,15 @@ pub(super) async fn run(cx: &Context, args: Bench) -> Outcome {
     super::serve::many_files();
     let only = args.only.iter().map(|w| subject(w)).collect::<Result<Vec<_>, _>>()?;
     let hosts = args.hosts.iter().map(|h| host(h)).collect::<Result<Vec<_>, _>>()?;
-    let pods = args.pods.unwrap_or(args.fleet_hosts * 50);
-    let fleet = FleetSize { hosts: args.fleet_hosts, pods, deployments: args.deployments.unwrap_or(pods.div_ceil(100)).max(1) };
+    let size = |hosts: usize, pods: usize| {
+        let deployments = args.deployments.unwrap_or(pods.div_ceil(100)).max(1);
+        FleetSize { hosts, pods, deployments }
+    };
+    let fleet = args.fleet_hosts.iter().flat_map(|hosts| match args.pods.is_empty() {
+        true => vec![size(*hosts, hosts * 50)],
+        false => args.pods.iter().map(|pods| size(*hosts, *pods)).collect(),
+    });
+    let fleet = fleet.collect();
     let shapes = args.shapes.iter().map(|w| shape(w)).collect::<Result<Vec<_>, _>>()?;
     let through = |what: &str| args.through.as_deref().is_none_or(|only| only == what);
     let schedule = ScheduleScope { shapes, nodes: args.nodes, planner: through("planner"), server: through("api") };

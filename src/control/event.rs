@@ -43,19 +43,24 @@ pub struct Recorder {
     pending: Txn,
 }
 
+/// What was said of one object. Lists, because most have one entry, thousands of objects are remembered, and a map has room for eleven.
 struct About {
-    said: BTreeMap<(Severity, &'static str), Said>,
+    said: Vec<Said>,
     allowance: f64,
     last: Timestamp,
 }
 
-#[derive(Default)]
+/// What was said of it for one reason.
 struct Said {
-    messages: BTreeMap<String, Record>,
+    severity: Severity,
+    reason: &'static str,
+    messages: Vec<Record>,
     last: Timestamp,
 }
 
 struct Record {
+    /// Empty: those that are combined.
+    message: String,
     name: String,
     uid: String,
     count: i32,
@@ -75,12 +80,12 @@ impl Recorder {
             return;
         }
         if self.about.len() > REMEMBERED {
-            let mut last: Vec<Timestamp> = self.about.values().map(|about| about.last).collect();
-            let (_, middle, _) = last.select_nth_unstable(REMEMBERED / 2);
-            let middle = *middle;
-            self.about.retain(|_, about| about.last > middle);
+            let mut longest: Vec<(Timestamp, String)> = self.about.iter().map(|(uid, about)| (about.last, uid.clone())).collect();
+            // Of those that spoke at one instant some stay: a whole storm may be one instant.
+            longest.select_nth_unstable(REMEMBERED / 2);
+            longest.iter().take(REMEMBERED / 2).for_each(|(_, uid)| drop(self.about.remove(uid)));
         }
-        let fresh = || About { said: BTreeMap::new(), allowance: BURST, last: cx.now };
+        let fresh = || About { said: Vec::new(), allowance: BURST, last: cx.now };
         let about = self.about.entry(object.meta.uid.clone()).or_insert_with(fresh);
         let idle = cx.now.duration_since(about.last).as_secs_f64().max(0.0);
         about.allowance = (about.allowance + idle / SECONDS_PER_EVENT).min(BURST);
@@ -89,20 +94,31 @@ impl Recorder {
             return;
         }
         about.allowance -= 1.0;
-        let said = about.said.entry((severity, reason)).or_default();
+        let known = about.said.iter().position(|said| (said.severity, said.reason) == (severity, reason));
+        let place = known.unwrap_or_else(|| {
+            about.said.push(Said { severity, reason, messages: Vec::new(), last: cx.now });
+            about.said.len() - 1
+        });
+        let said = &mut about.said[place];
         if cx.now.duration_since(said.last) > FORGET {
             said.messages.clear();
         }
         said.last = cx.now;
-        let combined = !said.messages.contains_key(message) && said.messages.len() >= DIFFERENT;
-        let slot = if combined { String::new() } else { message.to_owned() };
+        let find = |said: &Said, message: &str| said.messages.iter().position(|record| record.message == message);
+        let combined = find(said, message).is_none() && said.messages.len() >= DIFFERENT;
+        let slot = if combined { "" } else { message };
         let shown = if combined { format!("(combined from similar events): {message}") } else { message.to_owned() };
-        let record = said.messages.entry(slot).or_insert_with(|| Record {
-            name: format!("{}.{}", object.key.name, cx.ids.suffix(16)),
-            uid: cx.ids.uid(),
-            count: 0,
-            first: cx.now,
+        let place = find(said, slot).unwrap_or_else(|| {
+            said.messages.push(Record {
+                message: slot.to_owned(),
+                name: format!("{}.{}", object.key.name, cx.ids.suffix(16)),
+                uid: cx.ids.uid(),
+                count: 0,
+                first: cx.now,
+            });
+            said.messages.len() - 1
         });
+        let record = &mut said.messages[place];
         record.count += 1;
         let event = Event {
             metadata: ObjectMeta {

@@ -48,7 +48,7 @@ impl Forget {
                 self.keys.add(pod.key.clone());
             }
         } else if key.kind == kind_of::<Pod>() {
-            match new.filter(|pod| matches!(pod.field("status.phase"), "Succeeded" | "Failed")) {
+            match new.filter(|pod| pod.ended()) {
                 Some(pod) => {
                     let created = pod.meta.creation_timestamp.as_ref().and_then(|at| at.parse().ok());
                     self.pods.ended.insert(key.clone(), created.unwrap_or(Timestamp::MIN));

@@ -182,6 +182,8 @@ impl Ids {
 const FIRST_BACK_OFF: Duration = Duration::from_millis(2);
 /// The longest wait after a conflict. Conflicts are ordinary (an agent reported in between) and pass at once.
 const LAST_BACK_OFF: Duration = Duration::from_millis(500);
+/// Heartbeats and events wake nobody ([`Store::newest`]); they are seen this late when nothing else happens.
+const LAZY_NAP: Duration = Duration::from_millis(500);
 /// Timers are compared with the clock at least this often, because a wall clock can jump.
 const LONGEST_NAP: Duration = Duration::from_secs(30);
 
@@ -247,7 +249,7 @@ pub async fn drive(loops: Vec<Box<dyn Loop>>, store: Store, stop: impl Future<Ou
         // What one commit leads to (a release, its objects, their pods, where those run) is written in several transactions, one after
         // the other and within a few milliseconds. They go to the disk together when nobody has anything more to do.
         gathering.get_or_insert_with(|| store.gather());
-        newest.borrow_and_update();
+        let seen = *newest.borrow_and_update();
         for slot in &mut slots {
             // A loop that met a conflict waits for its time even when the store changes, or two writers would chase each other.
             if slot.due(clock::now()) || (changed && slot.conflicts == 0) {
@@ -276,7 +278,7 @@ pub async fn drive(loops: Vec<Box<dyn Loop>>, store: Store, stop: impl Future<Ou
                 Err(_) => break, // the store is gone, and with it the reason to run
             },
             () = outside.notified() => true,
-            () = tokio::time::sleep(nap) => false,
+            () = tokio::time::sleep(nap.min(LAZY_NAP)) => *newest.borrow() != seen,
         };
     }
     tracing::debug!(loops = slots.len(), "stopped");

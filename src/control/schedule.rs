@@ -144,10 +144,9 @@ impl Schedule {
 impl Schedule {
     /// Whether a pod has the place that it is known to have, which can be told without decoding it.
     fn knows(&self, name: &PodName, object: &Object) -> bool {
-        let (node, phase) = (object.field("spec.nodeName"), object.field("status.phase"));
+        let node = object.field("spec.nodeName");
         let owner = object.meta.owners.iter().find(|o| o.controller == Some(true)).map_or("", |o| o.uid.as_str());
-        let ended = matches!(phase, "Succeeded" | "Failed");
-        !ended && self.cluster.has(name, node, &object.meta.labels, owner, object.meta.deleting())
+        !object.ended() && self.cluster.has(name, node, &object.meta.labels, owner, object.meta.deleting())
     }
 }
 

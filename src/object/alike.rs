@@ -19,15 +19,12 @@ pub type Texts = BTreeMap<String, String>;
 const PLACES: usize = 4096;
 
 /// The parts that were seen lately.
-struct Seen<T>(Mutex<Vec<Option<Arc<T>>>>);
+pub struct Alike<T>(Box<[Option<Arc<T>>]>);
 
-impl<T: PartialEq> Seen<T> {
-    fn new() -> Self {
-        Seen(Mutex::new((0..PLACES).map(|_| None).collect()))
-    }
-    fn share(&self, hash: u64, part: T) -> Arc<T> {
-        let mut places = self.0.lock();
-        let place = &mut places[usize::try_from(hash % PLACES as u64).unwrap_or(0)];
+impl<T: PartialEq> Alike<T> {
+    /// A part like one that was seen lately, or the part itself. Equal parts have equal hashes ([`hash`]).
+    pub fn share(&mut self, hash: u64, part: T) -> Arc<T> {
+        let place = &mut self.0[usize::try_from(hash % PLACES as u64).unwrap_or(0)];
         match place {
             Some(known) if **known == part => known.clone(),
             _ => place.insert(Arc::new(part)).clone(),
@@ -35,20 +32,37 @@ impl<T: PartialEq> Seen<T> {
     }
 }
 
+impl<T> Default for Alike<T> {
+    fn default() -> Self {
+        Alike((0..PLACES).map(|_| None).collect())
+    }
+}
+
+impl<T> fmt::Debug for Alike<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} parts", self.0.iter().flatten().count())
+    }
+}
+
+/// What tells most parts apart.
+pub fn hash(of: &impl Hash) -> u64 {
+    let mut hasher = Xxh3Default::new();
+    of.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// A map like one that was seen lately, or the map itself.
 pub(super) fn texts(map: Texts) -> Arc<Texts> {
-    static SEEN: LazyLock<Seen<Texts>> = LazyLock::new(Seen::new);
-    let mut hasher = Xxh3Default::new();
-    map.hash(&mut hasher);
-    SEEN.share(hasher.finish(), map)
+    static SEEN: LazyLock<Mutex<Alike<Texts>>> = LazyLock::new(Mutex::default);
+    let hash = hash(&map);
+    SEEN.lock().share(hash, map)
 }
 
 /// Owners like some that were seen lately, or the owners themselves.
 pub(super) fn owners(owners: Vec<OwnerReference>) -> Arc<Vec<OwnerReference>> {
-    static SEEN: LazyLock<Seen<Vec<OwnerReference>>> = LazyLock::new(Seen::new);
-    let mut hasher = Xxh3Default::new();
-    owners.iter().for_each(|owner| owner.uid.hash(&mut hasher));
-    SEEN.share(hasher.finish(), owners)
+    static SEEN: LazyLock<Mutex<Alike<Vec<OwnerReference>>>> = LazyLock::new(Mutex::default);
+    let hash = hash(&owners.iter().map(|owner| owner.uid.as_str()).collect::<Vec<_>>());
+    SEEN.lock().share(hash, owners)
 }
 
 /// A few texts in two allocations, where a list of strings takes one more for each.

@@ -35,8 +35,9 @@ pub mod time;
 #[cfg(test)]
 pub(crate) mod robust;
 
+use std::borrow::Cow;
 use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -132,7 +133,7 @@ impl Meta {
     }
 
     /// What has to be there of an object to [`Meta::read`] it, and to know which object it is.
-    fn wanted(kind: &Kind) -> sieve::Wanted {
+    fn wanted(kind: &Kind) -> &'static sieve::Wanted {
         const METADATA: &[&str] = &[
             "metadata.name",
             "metadata.namespace",
@@ -146,8 +147,14 @@ impl Meta {
             "metadata.deletionTimestamp",
             "metadata.creationTimestamp",
         ];
-        let selectable = kind.selectable.iter().chain(admit::assign::reads(kind)).copied();
-        sieve::Wanted::paths(METADATA.iter().copied().chain(selectable))
+        let of = |kind: &Kind| {
+            let selectable = kind.selectable.iter().chain(admit::assign::reads(kind)).copied();
+            sieve::Wanted::paths(METADATA.iter().copied().chain(selectable))
+        };
+        // Only rows of the program are asked for.
+        static WANTED: LazyLock<Vec<OnceLock<sieve::Wanted>>> = LazyLock::new(|| KINDS.iter().map(|_| OnceLock::new()).collect());
+        let place = KINDS.iter().position(|known| std::ptr::eq(known, kind)).expect("a row of KINDS");
+        WANTED[place].get_or_init(|| of(kind))
     }
 
     fn read(kind: &Kind, value: &Value) -> Meta {
@@ -213,6 +220,10 @@ impl Object {
         let place = self.key.kind.selectable.iter().position(|s| *s == path);
         place.and_then(|place| self.meta.fields.get(place)).unwrap_or_default()
     }
+    /// Whether this is a pod whose containers have ended for good, told without decoding it.
+    pub fn ended(&self) -> bool {
+        matches!(self.field("status.phase"), "Succeeded" | "Failed")
+    }
     /// The object as a JSON tree. Decodes anew at each call.
     pub fn value(&self) -> Value {
         #[cfg(test)]
@@ -225,12 +236,16 @@ impl Object {
         except::without(field, &self.json).expect("stored bytes were written by us")
     }
     /// The typed object, decoded once in a while and shared ([`decoded`]). An error names the object, so that one bad object cannot stop a loop.
+    ///
+    /// A typed pod has no `managedFields`: there are very many pods, these fields would be most of what each takes, and who wants to know
+    /// who wrote what reads [`Object::value`].
     pub fn typed<K: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<K>, DecodeError> {
         let known = match self.typed.get() {
             Some(known) => known,
             None => {
                 count::DECODES.add(1);
-                let fresh: K = serde_json::from_slice(&self.json)
+                let json = if self.key.kind.is("", "Pod") { unmanaged(&self.json) } else { Cow::Borrowed(&self.json[..]) };
+                let fresh: K = serde_json::from_slice(&json)
                     .map_err(|source| DecodeError { key: self.key.clone(), source: Arc::new(source) })?;
                 self.typed.keep(Arc::new(fresh))
             }
@@ -249,20 +264,15 @@ impl Object {
     /// definition says is not known yet.
     pub fn from_json(json: Bytes, plural: &str) -> Result<Self, serde_json::Error> {
         // A store has very many of them, so no tree is built of what is not looked at.
-        let value = identity().of(&json)?;
-        let (kind, value) = match Kind::of_value(&value) {
+        let (kind, value) = match written_kind(&json) {
             Some(kind) => (kind, Meta::wanted(kind).of(&json)?),
             None => {
-                let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-                if value["kind"].as_str().is_none_or(str::is_empty)
-                    || !value["apiVersion"].as_str().is_some_and(|v| v.contains('/'))
-                {
-                    return Err(serde::de::Error::custom(format!("unknown kind {}/{}", value["apiVersion"], value["kind"])));
-                }
-                let namespaced = !value["metadata"]["namespace"].is_null();
-                let kind = custom::stored_row(&text(&value["apiVersion"]), &text(&value["kind"]), plural, namespaced)
-                    .map_err(serde::de::Error::custom)?;
-                (kind, serde_json::from_slice(&json)?)
+                let value: Value = serde_json::from_slice(&json)?;
+                let kind = match Kind::of_value(&value) {
+                    Some(kind) => kind,
+                    None => defined_kind(&value, plural).map_err(serde::de::Error::custom)?,
+                };
+                (kind, value)
             }
         };
         let revision = value["metadata"]["resourceVersion"].as_str().and_then(|r| r.parse().ok()).unwrap_or(0);
@@ -286,10 +296,52 @@ pub struct DecodeError {
     pub source: Arc<serde_json::Error>,
 }
 
-/// What says of which kind a stored object is.
-fn identity() -> &'static sieve::Wanted {
-    static WANTED: LazyLock<sieve::Wanted> = LazyLock::new(|| sieve::Wanted::paths(["apiVersion", "kind", "metadata.namespace"]));
-    &WANTED
+/// A document of ours without its `managedFields`. The name in quotes is found nowhere inside of a text, where quotes are escaped, and
+/// `metadata` comes before everything that could have another list of that name.
+fn unmanaged(json: &[u8]) -> Cow<'_, [u8]> {
+    const NAME: &[u8] = b",\"managedFields\":[";
+    let Some(start) = json.windows(NAME.len()).position(|w| w == NAME) else { return Cow::Borrowed(json) };
+    let (mut depth, mut text, mut escaped) = (1, false, false);
+    let list = &json[start + NAME.len()..];
+    for (at, byte) in list.iter().enumerate() {
+        match (text, *byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => text = !text,
+            (false, b'[' | b'{') => depth += 1,
+            (false, b']' | b'}') => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return Cow::Owned([&json[..start], &list[at + 1..]].concat());
+        }
+    }
+    Cow::Borrowed(json)
+}
+
+/// The row of a record that begins as a draft writes it; of any other, and of a kind that is not in the program, none.
+fn written_kind(json: &[u8]) -> Option<&'static Kind> {
+    let (api_version, rest) = text_after(json, b"{\"apiVersion\":\"")?;
+    let (kind, _) = text_after(rest, b"\"kind\":\"")?;
+    Kind::of(api_version, kind)
+}
+
+/// The plain text that follows `name` at the beginning of `json`, and what comes behind its end and the comma.
+fn text_after<'a>(json: &'a [u8], name: &[u8]) -> Option<(&'a str, &'a [u8])> {
+    let rest = json.strip_prefix(name)?;
+    let end = rest.iter().position(|b| *b == b'"')?;
+    Some((std::str::from_utf8(&rest[..end]).ok()?, rest[end..].strip_prefix(b"\",")?))
+}
+
+/// The row of a stored object whose kind somebody defined.
+fn defined_kind(value: &Value, plural: &str) -> Result<&'static Kind, String> {
+    let text = |name: &str| value[name].as_str().unwrap_or_default();
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    if kind.is_empty() || !api_version.contains('/') {
+        return Err(format!("unknown kind {}/{}", value["apiVersion"], value["kind"]));
+    }
+    let namespaced = !value["metadata"]["namespace"].is_null();
+    custom::stored_row(api_version, kind, plural, namespaced).map_err(|full| full.to_string())
 }
 
 fn key_of(kind: &'static Kind, value: &Value) -> Key {
@@ -393,5 +445,48 @@ impl Draft {
     /// The draft as a JSON tree (with an empty `resourceVersion`).
     pub fn value(&self) -> Value {
         serde_json::from_slice(&self.json).expect("we wrote it")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_typed_pod_has_everything_but_its_managed_fields() {
+        let text = "a \"managedFields\":[ b \\";
+        let mut pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"annotations": {"managedFields": text, text: "x"}, "name": "p", "uid": "u"},
+            "spec": {"containers": [{"name": text}]},
+        });
+        let draft = |pod: &Value| Draft::new(Kind::of_value(pod).unwrap(), pod.clone()).seal(7);
+        let typed = |pod: &Value| draft(pod).typed::<k8s_openapi::api::core::v1::Pod>().unwrap();
+        let plain = typed(&pod);
+        pod["metadata"]["managedFields"] =
+            json!([{"manager": "m ]}\"\\", "fieldsV1": {"f:spec": {"k:{\"a\":\"]\"}": {}}}}, {"manager": "n"}]);
+        assert_eq!(plain, typed(&pod));
+        assert_eq!(plain.metadata.annotations.as_ref().unwrap()["managedFields"], text);
+        assert_eq!(draft(&pod).value()["metadata"]["managedFields"].as_array().unwrap().len(), 2, "the object itself has them");
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "n", "labels": {"a": "b"}, "uid": "u"},
+            "spec": {"nodeName": "h"}, "status": {"phase": "Failed"},
+        });
+        let written = Draft::new(Kind::of_value(&pod).unwrap(), pod).seal(7);
+        let read = Object::from_json(written.json().clone(), "").unwrap();
+        assert_eq!((&read.key, read.revision, &read.meta), (&written.key, 7, &written.meta));
+        assert!(read.ended());
+        // In another order it is the same.
+        let spec =
+            br#"{"kind":"Pod","spec":{"nodeName":"h"},"metadata":{"uid":"u","resourceVersion":"7","name":"p","namespace":"n",
+            "labels":{"a":"b"}},"status":{"phase":"Failed"},"apiVersion":"v1"}"#;
+        let other = Object::from_json(Bytes::from_static(spec), "").unwrap();
+        assert_eq!((&other.key, other.revision, &other.meta), (&written.key, 7, &written.meta));
     }
 }

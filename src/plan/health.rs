@@ -15,6 +15,7 @@ use crate::mutant::{self, Mutant};
 use crate::object::custom::{self, Definition};
 use crate::object::ours::Evidence;
 use crate::object::{Key, Object};
+use crate::plan::rollout;
 
 /// After this many restarts a container that ends again is broken: it began and ended three times. One or two early exits are common
 /// in containers that wait for something by exiting.
@@ -89,7 +90,7 @@ pub struct Children {
     /// Pods that it controls, directly or through a replica set.
     pub pods: Vec<Arc<Object>>,
     /// Nodes that do not answer.
-    pub unreachable: BTreeSet<String>,
+    pub unreachable: Arc<BTreeSet<String>>,
     /// How often a container of the object had been restarted when the rollout that asks began: the highest count among its pods. These
     /// restarts do not speak against it.
     pub restarts_before: i32,
@@ -103,6 +104,16 @@ pub fn lives(key: &Key) -> bool {
         (key.kind.group, key.kind.kind),
         ("apps", "Deployment" | "ReplicaSet") | ("", "Pod" | "Namespace") | (custom::GROUP, _)
     )
+}
+
+/// Whether its children bear on how an object is. They do not when it says itself that all of them are as they should be, and there may
+/// be thousands of them.
+pub fn asks_children(object: &Object) -> bool {
+    match (object.key.kind.group, object.key.kind.kind) {
+        ("apps", "Deployment") => object.typed::<Deployment>().is_ok_and(|d| Replicas::of(&d).is_some_and(|r| !r.complete(&d))),
+        ("apps", "ReplicaSet") => true,
+        _ => false,
+    }
 }
 
 /// How an object is now. `since` is when the rollout that asks began: what broke before then does not speak against it.
@@ -141,6 +152,39 @@ fn progressing(on: String) -> Health {
     Health { state: State::Progressing, on: vec![on], ..Health::default() }
 }
 
+/// What a Deployment's controller counted.
+#[derive(Clone, Copy)]
+struct Replicas {
+    wanted: i64,
+    updated: i64,
+    available: i64,
+    old: i64,
+}
+
+impl Replicas {
+    /// `None`: of the Deployment as it is now, its controller has not counted anything yet.
+    fn of(deployment: &Deployment) -> Option<Replicas> {
+        let status = deployment.status.as_ref()?;
+        if status.observed_generation.unwrap_or(0) < deployment.metadata.generation.unwrap_or(0) {
+            return None;
+        }
+        let count = |n: Option<i32>| i64::from(n.unwrap_or(0));
+        let updated = count(status.updated_replicas);
+        Some(Replicas {
+            wanted: i64::from(deployment.spec.replicas.unwrap_or(1)),
+            updated,
+            available: count(status.available_replicas),
+            old: count(status.replicas) - updated,
+        })
+    }
+    fn complete(self, deployment: &Deployment) -> bool {
+        match deployment.spec.paused == Some(true) {
+            true => self.available >= self.wanted,
+            false => self.updated >= self.wanted && self.old <= 0 && self.available >= self.updated,
+        }
+    }
+}
+
 struct Look<'a> {
     name: &'a str,
     unreachable: &'a BTreeSet<String>,
@@ -159,22 +203,15 @@ impl Look<'_> {
     /// As `kubectl rollout status` sees it, and then what its newest pods say.
     fn deployment(&self, deployment: &Deployment, children: &Children) -> Health {
         let spec = &deployment.spec;
-        let wanted = i64::from(spec.replicas.unwrap_or(1));
-        let generation = deployment.metadata.generation.unwrap_or(0);
-        let Some(status) = &deployment.status else {
-            return progressing("its controller has not seen it yet".to_owned());
+        let Some(replicas) = Replicas::of(deployment) else {
+            return progressing(match &deployment.status {
+                None => "its controller has not seen it yet".to_owned(),
+                Some(_) => "its controller has not seen its last change yet".to_owned(),
+            });
         };
-        if status.observed_generation.unwrap_or(0) < generation {
-            return progressing("its controller has not seen its last change yet".to_owned());
-        }
-        let count = |n: Option<i32>| i64::from(n.unwrap_or(0));
-        let (all, updated, available) =
-            (count(status.replicas), count(status.updated_replicas), count(status.available_replicas));
-        let old = all - updated;
-        let paused = spec.paused == Some(true);
+        let Replicas { wanted, updated, available, old } = replicas;
         let mut health = Health { progress: updated + available - old, ..Health::default() };
-        let complete = if paused { available >= wanted } else { updated >= wanted && old <= 0 && available >= updated };
-        if complete {
+        if replicas.complete(deployment) {
             return health;
         }
         health.state = State::Progressing;
@@ -196,8 +233,7 @@ impl Look<'_> {
             Some(set) => self.pods(&mut health, children, &set.meta.uid),
             None => health.on.push("its controller has not made the new replica set yet".to_owned()),
         }
-        let conditions = status.conditions.iter().flatten();
-        for condition in conditions {
+        for condition in deployment.status.iter().flat_map(|status| status.conditions.iter().flatten()) {
             let message = condition.message.clone().unwrap_or_default();
             let reason = condition.reason.clone().unwrap_or_default();
             match (condition.type_.as_deref().unwrap_or(""), condition.status.as_deref().unwrap_or("")) {
@@ -235,7 +271,7 @@ impl Look<'_> {
     fn in_the_way(&self, health: &mut Health, children: &Children, newest: Option<&str>) {
         for pod in &children.pods {
             let old = pod.meta.controller().is_none_or(|owner| Some(owner.uid.as_str()) != newest);
-            let Some(pod) = pod.typed::<Pod>().ok().filter(|pod| old && !matches!(phase(pod), "Succeeded" | "Failed")) else {
+            let Some(pod) = pod.typed::<Pod>().ok().filter(|pod| old && !rollout::ended(pod)) else {
                 continue;
             };
             let host = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or("");
@@ -255,7 +291,7 @@ impl Look<'_> {
             .filter(|pod| pod.meta.controller().is_some_and(|o| o.uid == owner) && !pod.meta.deleting())
             .filter_map(|pod| pod.typed::<Pod>().ok())
             // A pod that ended is replaced by its controller.
-            .filter(|pod| !matches!(phase(pod), "Succeeded" | "Failed"))
+            .filter(|pod| !rollout::ended(pod))
             .map(|pod| self.pod(&pod))
             .collect();
         found.sort_by_key(|h| std::cmp::Reverse(h.state));
@@ -749,7 +785,7 @@ mod tests {
         let young = pod(pull("ImagePullBackOff", "pull access denied"));
         let soon = "2026-11-21T00:01:59Z".parse().unwrap();
         assert_eq!(of(&young, &Children::default(), None, soon).state, State::Progressing);
-        let away = Children { unreachable: ["a".to_owned()].into(), ..Children::default() };
+        let away = Children { unreachable: Arc::new(["a".to_owned()].into()), ..Children::default() };
         let text = told(&of(&pod(json!({"state": crash, "restartCount": 9, "lastState": late})), &away, None, now()));
         assert_eq!(text, r#"Unknown ["pod web-1-x: host a does not answer"] []"#);
     }
@@ -858,7 +894,7 @@ mod tests {
             ),
         ] {
             let pods = vec![object(leaving.clone())];
-            let children = Children { pods, unreachable: [host.to_owned()].into(), ..Children::default() };
+            let children = Children { pods, unreachable: Arc::new([host.to_owned()].into()), ..Children::default() };
             assert_eq!(told(&of(&recreate(strategy), &children, None, now())), expected, "{strategy} {host}");
         }
     }

@@ -72,6 +72,7 @@ impl Store {
             head.history.push(change.clone());
         }
         let objects = changes.iter().map(|c| c.object().clone()).collect();
+        let lazy = changes.iter().all(|c| c.key.kind.durability == Durability::Lazy);
         match head.writes {
             Writes::Nowhere => {
                 if revision.is_multiple_of(1024) {
@@ -81,7 +82,6 @@ impl Store {
                 inner.publish(&changes, head.state.clone());
             }
             _ => {
-                let lazy = changes.iter().all(|c| c.key.kind.durability == Durability::Lazy);
                 let head = &mut *head;
                 let queue = &mut head.queue;
                 queue.bytes += changes.iter().map(|c| c.object().json().len()).sum::<usize>();
@@ -100,7 +100,10 @@ impl Store {
                 }
             }
         }
-        inner.newest.send_replace(revision);
+        inner.newest.send_if_modified(|newest| {
+            *newest = revision;
+            !lazy
+        });
         Ok(Committed { revision, objects })
     }
 }

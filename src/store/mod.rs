@@ -153,7 +153,8 @@ impl Store {
         Ok(self.inner.head.lock().history.after(after)?.filter(|change| change.key.kind == kind).cloned().collect())
     }
 
-    /// Shows the newest revision as it moves. Wakes loops.
+    /// Shows the newest revision as it moves. Wakes loops, but not for heartbeats and events alone: of those there may be hundreds a
+    /// second when nothing else happens, and each would wake all loops. The value is always right; who sleeps looks at it now and then.
     pub fn newest(&self) -> tokio::sync::watch::Receiver<Revision> {
         self.inner.newest.subscribe()
     }

@@ -20,6 +20,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
+use super::figure::Chart;
 use super::house::House;
 use super::{Figure, Options, figure, rest};
 use crate::count;
@@ -125,8 +126,46 @@ impl Ground {
     }
 }
 
+/// What is shown over the number of pods: the title, the figures, and their unit.
+const CHARTS: &[(&str, &[&str], &str)] = &[
+    ("Pods from one commit, all Ready", &["pods from one commit, all Ready"], "s"),
+    ("Rolling update of everything", &["rolling update of everything"], "s"),
+    ("Restart, until every host watches again", &["server killed, until every host watches again"], "s"),
+    ("Memory: at rest, and at the peak", &["server memory at rest, with all pods", "peak memory of the server"], "MB"),
+];
+
+/// How the figures grow with the fleet, where several sizes were measured.
+pub(super) fn charts(sizes: &[Size], figures: &[Figure]) -> Vec<Chart> {
+    if sizes.len() < 2 {
+        return Vec::new();
+    }
+    let value = |what: &str, size: &Size| figures.iter().find(|f| f.name == size.names(what)).map(|f| f.median);
+    let line = |what: &&str| sizes.iter().map(|size| value(what, size)).collect::<Option<Vec<f64>>>();
+    let chart = |(title, lines, unit): &(&str, &[&str], &'static str)| {
+        let lines = lines.iter().map(line).collect::<Option<_>>()?;
+        let at = sizes.iter().map(|size| format!("{} on {}", size.pods, size.hosts)).collect();
+        Some(Chart { title: (*title).to_owned(), over: "pods on hosts", at, unit, lines })
+    };
+    CHARTS.iter().filter_map(chart).collect()
+}
+
+impl Size {
+    /// A figure's name, with the size.
+    fn names(&self, what: &str) -> String {
+        format!("{what} ({} hosts, {} pods)", self.hosts, self.pods)
+    }
+}
+
 pub(super) async fn run(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Result<Vec<Figure>> {
-    let size = options.fleet;
+    let mut figures = Vec::new();
+    for size in &options.fleet {
+        figures.extend(life(options, *size, say).await.with_context(|| format!("{} hosts, {} pods", size.hosts, size.pods))?);
+    }
+    Ok(figures)
+}
+
+/// One fleet, from its beginning to the restart.
+async fn life(options: &Options, size: Size, say: &(dyn Fn(&str) + Sync)) -> Result<Vec<Figure>> {
     let mut ground = Ground::start(options).await?;
     let (server, admin) = (ground.server.clone(), ground.admin.clone());
     let (fleet, observer) = (ground.fleet.clone(), ground.observer.clone());
@@ -349,8 +388,7 @@ impl Sheet {
     }
 
     fn add(&mut self, what: &str, unit: &'static str, value: f64) {
-        let name = format!("{what} ({} hosts, {} pods)", self.size.hosts, self.size.pods);
-        self.figures.push(Figure::new(&name, unit).with(value));
+        self.figures.push(Figure::new(&self.size.names(what), unit).with(value));
     }
 
     /// A step begins.

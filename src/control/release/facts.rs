@@ -21,15 +21,15 @@ const EVENT_TEXT: usize = 300;
 /// The hosts, as they are now.
 pub(super) struct HostsNow {
     pub(super) nodes: Vec<Arc<Node>>,
-    pub(super) unreachable: BTreeSet<String>,
+    pub(super) unreachable: Arc<BTreeSet<String>>,
 }
 
 impl HostsNow {
     pub(super) fn read(view: &View) -> Self {
         let nodes: Vec<Arc<Node>> = view.list(kind_of::<Node>()).filter_map(|n| n.typed::<Node>().ok()).collect();
         let away = |node: &&Arc<Node>| ready(node) == Some(false);
-        let unreachable = nodes.iter().filter(away).filter_map(|n| n.metadata.name.clone()).collect();
-        HostsNow { nodes, unreachable }
+        let unreachable = nodes.iter().filter(away).filter_map(|n| n.metadata.name.clone()).collect::<BTreeSet<String>>();
+        HostsNow { nodes, unreachable: Arc::new(unreachable) }
     }
     pub(super) fn count(&self) -> Hosts {
         Hosts { total: self.nodes.len(), unreachable: self.unreachable.len() }
@@ -125,13 +125,7 @@ pub(super) fn health_of(view: &View, object: &Arc<Object>, hosts: &HostsNow, pas
     if !health::lives(&object.key) {
         return Health::default();
     }
-    // Of what is well by its own word, nobody else is asked.
-    let alone = Children { unreachable: hosts.unreachable.clone(), ..Children::default() };
-    let alone = health::of(object, &alone, past.since, now);
-    if alone.state == health::State::Healthy {
-        return alone;
-    }
-    let (replica_sets, pods) = children(view, object);
+    let (replica_sets, pods) = if health::asks_children(object) { children(view, object) } else { Default::default() };
     let children = Children {
         replica_sets,
         pods,
@@ -168,7 +162,7 @@ pub(super) fn name(key: &Key) -> String {
 
 /// All pods that have not ended, with the workload on top of each.
 pub(super) fn pods(view: &View) -> Vec<(Arc<Pod>, Option<Key>)> {
-    let running = view.list(kind_of::<Pod>()).filter(|pod| !ended(pod));
+    let running = view.list(kind_of::<Pod>()).filter(|pod| !pod.ended());
     let running = running.filter_map(|object| Some((object.typed::<Pod>().ok()?, object)));
     running.map(|(pod, object)| (pod, super::workload(view, object).map(|top| top.key.clone()))).collect()
 }
@@ -178,7 +172,7 @@ pub(super) fn hosts_of(view: &View, content: &Content) -> BTreeSet<String> {
     let mut hosts = BTreeSet::new();
     for object in content.wanted.iter().filter_map(|wanted| view.get(&wanted.key)) {
         let pods = if object.key.kind == kind_of::<Pod>() { vec![object.clone()] } else { children(view, object).1 };
-        for pod in pods.iter().filter(|pod| !pod.meta.deleting() && !ended(pod)) {
+        for pod in pods.iter().filter(|pod| !pod.meta.deleting() && !pod.ended()) {
             let host = pod.field("spec.nodeName");
             if !host.is_empty() && !hosts.contains(host) {
                 hosts.insert(host.to_owned());
@@ -188,23 +182,25 @@ pub(super) fn hosts_of(view: &View, content: &Content) -> BTreeSet<String> {
     hosts
 }
 
-/// Whether a pod has ended.
-fn ended(pod: &Object) -> bool {
-    matches!(pod.field("status.phase"), "Succeeded" | "Failed")
-}
-
-/// The images that the pods of these objects run: name to digest.
+/// The images that the pods of these objects run: name to digest. The pods of a replica set have the same, so one of them is asked: there
+/// may be very many.
 pub(super) fn images<'a>(view: &View, objects: impl Iterator<Item = &'a Arc<Object>>) -> BTreeMap<String, String> {
-    let tops: BTreeSet<&Key> = objects.map(|o| &o.key).collect();
     let mut images = BTreeMap::new();
-    for (pod, top) in pods(view) {
-        if top.as_ref().is_none_or(|top| !tops.contains(top)) {
-            continue;
-        }
-        for container in pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten()) {
-            if !container.image_id.is_empty() {
-                images.insert(container.image.clone(), container.image_id.clone());
+    for object in objects {
+        let pods = if object.key.kind == kind_of::<Pod>() { vec![object.clone()] } else { children(view, object).1 };
+        let mut told: BTreeSet<&str> = BTreeSet::new();
+        for pod in pods.iter().filter(|pod| !pod.ended()) {
+            let owner = pod.meta.controller().map_or("", |owner| owner.uid.as_str());
+            if told.contains(owner) {
+                continue;
             }
+            let Ok(pod) = pod.typed::<Pod>() else { continue };
+            let containers: Vec<_> = pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten()).collect();
+            if !containers.is_empty() && containers.iter().all(|c| !c.image_id.is_empty()) {
+                told.insert(owner);
+            }
+            let known = containers.into_iter().filter(|c| !c.image_id.is_empty());
+            images.extend(known.map(|c| (c.image.clone(), c.image_id.clone())));
         }
     }
     images

@@ -23,6 +23,7 @@ use crate::control::write;
 use crate::object::ours::Evidence;
 use crate::object::{Key, Object, kind_of};
 use crate::plan::health::{self, Children, State};
+use crate::plan::rollout::ended;
 use crate::plan::sync::{Action, SyncPlan};
 
 /// How long an answer is waited for when nobody says anything, good or bad. A pull that takes longer is more likely than a mistake, and
@@ -204,7 +205,7 @@ fn question(
 /// Whether a host has the image: it got as far as making a container of it.
 fn answered(pod: &Pod) -> bool {
     let Some(status) = &pod.status else { return false };
-    if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+    if ended(pod) {
         return true;
     }
     status.container_statuses.iter().flatten().any(|c| {

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, PodSpec, Taint};
 
 use super::demand::{Demand, HostPort, Labels, Resources, Term, host_ports, owner_of, requests};
 use super::tally::{Opinion, Tallies, add};
+use crate::object::alike::{self, Alike};
 
 /// A pod by namespace and name.
 pub type PodName = (String, String);
@@ -18,16 +19,38 @@ pub type PodName = (String, String);
 #[derive(Clone, Debug)]
 pub(super) struct Placed {
     host: usize,
+    pub(super) common: Arc<Common>,
+    /// When it was created.
+    pub(super) since: Option<Timestamp>,
+    pub(super) leaving: bool,
+}
+
+/// What matters of a pod, and is the same for all pods of an owner: kept once for all of them.
+#[derive(Debug, PartialEq)]
+pub(super) struct Common {
     pub(super) namespace: String,
     pub(super) labels: Labels,
     owner: String,
     requests: Resources,
     ports: Vec<HostPort>,
-    pub(super) opinions: Arc<[Opinion]>,
+    pub(super) opinions: Vec<Opinion>,
     pub(super) priority: i32,
-    /// When it was created.
-    pub(super) since: Option<Timestamp>,
-    pub(super) leaving: bool,
+}
+
+impl Common {
+    fn of(pod: &Pod) -> Common {
+        let nothing = PodSpec::default();
+        let spec = pod.spec.as_ref().unwrap_or(&nothing);
+        Common {
+            namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+            labels: pod.metadata.labels.clone().unwrap_or_default(),
+            owner: owner_of(pod).to_owned(),
+            requests: requests(spec),
+            ports: host_ports(spec),
+            opinions: if spec.affinity.is_some() { Opinion::of(&Demand::of(pod)) } else { Vec::new() },
+            priority: spec.priority.unwrap_or(0),
+        }
+    }
 }
 
 /// A place that is kept free for a pod: others have to go for it first (`nominatedNodeName`).
@@ -110,6 +133,7 @@ pub struct Cluster {
     free: Vec<usize>,
     known: usize,
     placed: BTreeMap<Arc<PodName>, Placed>,
+    common: Alike<Common>,
     /// For whom a place is kept free, and where.
     promises: BTreeMap<PodName, usize>,
     /// How many pods with a place have which priority.
@@ -234,7 +258,7 @@ impl Cluster {
     fn recount(&mut self, id: usize, sign: i64) {
         let host = &self.hosts[id];
         for pod in host.here.iter().filter_map(|name| self.placed.get(name)) {
-            let labels = self.namespaces.get(&pod.namespace).unwrap_or(&NO_LABELS);
+            let labels = self.namespaces.get(&pod.common.namespace).unwrap_or(&NO_LABELS);
             self.tallies.note(pod, labels, &host.name, &host.facts, sign);
         }
     }
@@ -292,43 +316,31 @@ impl Cluster {
     /// long as it lives.
     pub fn has(&self, key: &PodName, node: &str, labels: &Labels, owner: &str, leaving: bool) -> bool {
         let known = self.placed.get(key);
-        known
-            .is_some_and(|p| *self.hosts[p.host].name == *node && p.labels == *labels && p.owner == owner && p.leaving == leaving)
+        known.is_some_and(|p| {
+            let common = &p.common;
+            *self.hosts[p.host].name == *node && common.labels == *labels && common.owner == owner && p.leaving == leaving
+        })
     }
 
     /// Takes a place on a node for a pod.
     pub(super) fn bind(&mut self, pod: &Pod, node: &str) {
         let key = name_of(pod);
         self.withdraw(&key);
-        let nothing = PodSpec::default();
-        let spec = pod.spec.as_ref().unwrap_or(&nothing);
         let host = self.enter(node);
         let leaving = pod.metadata.deletion_timestamp.is_some();
-        let owner = owner_of(pod);
-        let labels = pod.metadata.labels.as_ref().unwrap_or(&NO_LABELS);
-        let (requests, ports) = (requests(spec), host_ports(spec));
+        let common = Common::of(pod);
+        // The rest differs rarely where these do not.
+        let hash = alike::hash(&(&common.namespace, &common.owner, &common.labels));
+        let common = self.common.share(hash, common);
         if let Some(old) = self.placed.get(&key) {
-            let same = (old.host, &old.labels, old.owner.as_str(), &old.requests, old.leaving, &old.ports)
-                == (host, labels, owner, &requests, leaving, &ports);
-            if same {
+            if (old.host, &old.common, old.leaving) == (host, &common, leaving) {
                 return; // a status: the common case
             }
             self.free_place(&key);
         }
         let host = self.enter(node);
-        let placed = Placed {
-            host,
-            namespace: key.0.clone(),
-            labels: labels.clone(),
-            owner: owner.to_owned(),
-            requests,
-            ports,
-            opinions: if spec.affinity.is_some() { Opinion::of(&Demand::of(pod)).into() } else { Arc::default() },
-            priority: spec.priority.unwrap_or(0),
-            since: pod.metadata.creation_timestamp.as_ref().map(|t| t.0),
-            leaving,
-        };
-        self.put(Arc::new(key), placed);
+        let since = pod.metadata.creation_timestamp.as_ref().map(|t| t.0);
+        self.put(Arc::new(key), Placed { host, common, since, leaving });
         self.changed(host);
     }
 
@@ -375,13 +387,13 @@ impl Cluster {
 
     fn take(&mut self, key: &Arc<PodName>, pod: &Placed, sign: i64) {
         let host = &mut self.hosts[pod.host];
-        host.used.add(&pod.requests, sign);
+        host.used.add(&pod.common.requests, sign);
         host.pods += sign;
         if sign > 0 {
-            host.ports.extend(pod.ports.iter().cloned());
+            host.ports.extend(pod.common.ports.iter().cloned());
             host.here.push(key.clone());
         } else {
-            for port in &pod.ports {
+            for port in &pod.common.ports {
                 if let Some(at) = host.ports.iter().position(|p| p == port) {
                     host.ports.swap_remove(at);
                 }
@@ -390,15 +402,15 @@ impl Cluster {
                 host.here.swap_remove(at);
             }
         }
-        if !pod.owner.is_empty() {
-            add(&mut host.owners, &pod.owner, sign);
+        if !pod.common.owner.is_empty() {
+            add(&mut host.owners, &pod.common.owner, sign);
         }
-        let labels = self.namespaces.get(&pod.namespace).unwrap_or(&NO_LABELS);
+        let labels = self.namespaces.get(&pod.common.namespace).unwrap_or(&NO_LABELS);
         self.tallies.note(pod, labels, &host.name, &host.facts, sign);
-        let priorities = self.priorities.entry(pod.priority).or_default();
+        let priorities = self.priorities.entry(pod.common.priority).or_default();
         *priorities += sign;
         if *priorities == 0 {
-            self.priorities.remove(&pod.priority);
+            self.priorities.remove(&pod.common.priority);
         }
     }
 
@@ -448,7 +460,7 @@ impl Cluster {
         let Some(id) = self.promises.get(key) else { return false };
         let host = &self.hosts[*id];
         let priority = host.promised.iter().find(|p| p.pod == *key).map_or(0, |p| p.priority);
-        host.here.iter().filter_map(|name| self.placed.get(name)).any(|p| p.leaving && p.priority < priority)
+        host.here.iter().filter_map(|name| self.placed.get(name)).any(|p| p.leaving && p.common.priority < priority)
     }
 
     /// Whether a pod has a promise.
@@ -464,7 +476,7 @@ impl Cluster {
         let slot = self.tallies.begin(term);
         for pod in self.placed.values() {
             let host = &self.hosts[pod.host];
-            let labels = self.namespaces.get(&pod.namespace).unwrap_or(&NO_LABELS);
+            let labels = self.namespaces.get(&pod.common.namespace).unwrap_or(&NO_LABELS);
             self.tallies.note_in(slot, pod, labels, &host.name, &host.facts, 1);
         }
         slot

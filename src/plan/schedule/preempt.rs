@@ -163,7 +163,7 @@ impl Class {
         if !there.known || too_large() || refusal(&self.demand, &there.name, &there.facts).is_some() {
             return None;
         }
-        let below = |name: &&Arc<PodName>| cluster.placed(name).is_some_and(|p| p.priority < self.demand.priority);
+        let below = |name: &&Arc<PodName>| cluster.placed(name).is_some_and(|p| p.common.priority < self.demand.priority);
         let lower: Vec<Arc<PodName>> = there.here.iter().filter(below).cloned().collect();
         if lower.is_empty() {
             return None;
@@ -180,13 +180,13 @@ impl Class {
         // Who goes anyway costs nothing. Of the others the most important, and among those the oldest, stay first.
         let going: Vec<_> = away.extract_if(.., |(_, pod)| pod.leaving).collect();
         away.sort_by(|(a, one), (b, other)| {
-            (Reverse(one.priority), one.since, a).cmp(&(Reverse(other.priority), other.since, b))
+            (Reverse(one.common.priority), one.since, a).cmp(&(Reverse(other.common.priority), other.since, b))
         });
         let mut left: Vec<i64> = budgets.iter().map(|b| b.allowed).collect();
         let mut violates = |pod: &Placed| {
             let mut violates = false;
             for (budget, left) in budgets.iter().zip(&mut left) {
-                if budget.namespace == pod.namespace && budget.selector.matches_labels(&pod.labels) {
+                if budget.namespace == pod.common.namespace && budget.selector.matches_labels(&pod.common.labels) {
                     *left -= 1;
                     violates |= *left < 0;
                 }
@@ -204,13 +204,18 @@ impl Class {
                 gone.push((violates, name, pod));
             }
         }
-        let highest = gone.iter().map(|(_, _, pod)| pod.priority).max();
+        let highest = gone.iter().map(|(_, _, pod)| pod.common.priority).max();
         let cost = Cost {
             violations: gone.iter().filter(|(violates, ..)| *violates).count(),
             highest,
-            importance: gone.iter().map(|(_, _, pod)| i64::from(pod.priority) + (1 << 31)).sum(),
+            importance: gone.iter().map(|(_, _, pod)| i64::from(pod.common.priority) + (1 << 31)).sum(),
             count: gone.len(),
-            since: gone.iter().filter(|(_, _, p)| Some(p.priority) == highest).filter_map(|(_, _, p)| p.since).min().map(Reverse),
+            since: gone
+                .iter()
+                .filter(|(_, _, p)| Some(p.common.priority) == highest)
+                .filter_map(|(_, _, p)| p.since)
+                .min()
+                .map(Reverse),
             name: cluster.hosts[host].name.clone(),
             host,
         };

@@ -29,6 +29,12 @@ pub(super) struct Opinion {
     pub(super) term: Term,
 }
 
+impl PartialEq for Opinion {
+    fn eq(&self, other: &Opinion) -> bool {
+        self.id == other.id
+    }
+}
+
 impl Opinion {
     /// Those that a pod will have once it has a place.
     pub(super) fn of(demand: &Demand) -> Vec<Opinion> {
@@ -121,7 +127,7 @@ impl Tallies {
     pub(super) fn note_in(&mut self, slot: usize, pod: &Placed, of_namespace: &Labels, node: &str, facts: &Facts, sign: i64) {
         let Some(tally) = self.slots.get_mut(slot).and_then(Option::as_mut) else { return };
         let term = &tally.term;
-        if (pod.leaving && !term.leaving_count) || !term.about(&pod.namespace, of_namespace, &pod.labels) {
+        if (pod.leaving && !term.leaving_count) || !term.about(&pod.common.namespace, of_namespace, &pod.common.labels) {
             return;
         }
         if term.on.as_ref().is_some_and(|on| !on.admits(node, facts)) {
@@ -136,14 +142,14 @@ impl Tallies {
     pub(super) fn note(&mut self, pod: &Placed, of_namespace: &Labels, node: &str, facts: &Facts, sign: i64) {
         if !self.ids.is_empty() {
             let mut slots = self.loose.clone();
-            for (key, value) in &pod.labels {
+            for (key, value) in &pod.common.labels {
                 slots.extend(self.anchored.get(key).and_then(|values| values.get(value)).into_iter().flatten());
             }
             for slot in slots {
                 self.note_in(slot, pod, of_namespace, node, facts, sign);
             }
         }
-        for opinion in pod.opinions.iter() {
+        for opinion in &pod.common.opinions {
             let Some(domain) = facts.labels.get(&opinion.term.topology) else { continue };
             let version = &mut self.version;
             let stance = self.stances.entry(opinion.id.clone()).or_insert_with(|| {
