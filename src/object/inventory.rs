@@ -131,7 +131,10 @@ mod tests {
         less.forget(&key);
         other.put(key.clone(), item("ConfigMap", "c333", "v"));
         same.put(key.clone(), item("ConfigMap", "c333", "u"));
-        assert!(all != less && less != all && all != other && all == same);
+        assert_ne!(all, less);
+        assert_ne!(less, all);
+        assert_ne!(all, other);
+        assert_eq!(all, same);
         less.put(key, item("ConfigMap", "c333", "u"));
         assert_eq!(less, all);
     }

@@ -158,11 +158,13 @@ async fn same_version(client: &Client) -> bool {
     answer.is_ok_and(|answer| answer["gitVersion"].as_str().is_some_and(|v| v.ends_with(concat!(".", env!("CARGO_PKG_VERSION")))))
 }
 
+type Answer = Result<Vec<Arc<Object>>, client::Error>;
+
 /// What there is of several kinds, everything of each: asked for side by side.
 #[derive(Default)]
 struct There {
     asked: BTreeSet<&'static Kind>,
-    coming: Vec<(&'static Kind, JoinHandle<Result<Vec<Arc<Object>>, client::Error>>)>,
+    coming: Vec<(&'static Kind, JoinHandle<Answer>)>,
     all: BTreeMap<Key, Arc<Object>>,
 }
 
