@@ -2,8 +2,6 @@
 //!
 //! What is wrong with a definition is said when its own file is checked; here, one that is wrong adds no kind.
 
-use std::collections::BTreeMap;
-
 use crate::object::admit::{self, Coerce, ShapeKind};
 use crate::object::custom::{Definition, Kinds, definitions};
 use crate::object::source::{Entry, Tree, may_be_manifest};
@@ -15,23 +13,18 @@ pub(super) fn row() -> &'static crate::object::Kind {
     definitions()
 }
 
-/// The known kinds and those that the tree defines. `speak` remembers by blob which files may have a definition, of this tree only.
-pub(super) fn kinds(tree: &Tree, known: &Kinds, speak: &mut BTreeMap<String, bool>) -> Kinds {
+/// Whether a file may have a definition. Nearly none has one, and reading them all twice would cost as much again.
+pub(super) fn speaks(content: &[u8]) -> bool {
     const WORD: &[u8] = b"CustomResourceDefinition";
+    content.windows(WORD.len()).any(|part| part == WORD)
+}
+
+/// The known kinds and those that the tree defines. Of each file's content and blob it is asked whether it may define any.
+pub(super) fn kinds(tree: &Tree, known: &Kinds, mut defines: impl FnMut(&[u8], &str) -> bool) -> Kinds {
     let mut kinds = known.clone();
-    let before = std::mem::take(speak);
     for (path, entry) in &tree.entries {
         let Entry::File { content, blob } = entry else { continue };
-        // Nearly no file has one, and reading them all twice would cost as much again.
-        let look = || content.windows(WORD.len()).any(|part| part == WORD);
-        let speaks = match before.get(blob).filter(|_| !blob.is_empty()) {
-            Some(known) => *known,
-            None => look(),
-        };
-        if !blob.is_empty() {
-            speak.insert(blob.clone(), speaks);
-        }
-        if !speaks || !may_be_manifest(path) {
+        if !defines(content, blob) || !may_be_manifest(path) {
             continue;
         }
         let json = path.to_ascii_lowercase().ends_with(".json");

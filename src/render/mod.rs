@@ -96,15 +96,24 @@ pub struct Cache {
     namespace: String,
     /// Which kinds were defined.
     defined: String,
-    files: BTreeMap<CacheKey, Arc<Known>>,
-    /// Whether a file speaks of definitions of kinds, by its blob: all files have to be asked that first.
-    define: BTreeMap<String, bool>,
+    /// By git's ids of contents.
+    files: BTreeMap<String, Slot>,
+    /// Which rendering this is: what it does not use is forgotten.
+    round: u64,
     /// The paths of the last tree, and what is wrong with them.
     names: (Vec<String>, Vec<Problem>),
 }
 
-/// Git's id of the content, and whether it is JSON.
-type CacheKey = (String, bool);
+/// What is known of one content.
+#[derive(Debug, Default)]
+struct Slot {
+    /// Read as YAML, and as JSON.
+    read: [Option<Arc<Known>>; 2],
+    /// Whether it may define kinds: all files have to be asked that first.
+    defines: bool,
+    /// When it was used last.
+    round: u64,
+}
 
 /// One file, read.
 #[derive(Debug)]
@@ -143,18 +152,18 @@ impl Cache {
             for (_, _, manifest) in file.objects.iter().filter(defines) {
                 kinds = kinds.with(&Definition::read(manifest));
             }
-            cache.define.insert(file.blob.clone(), file.objects.iter().any(|object| defines(&object)));
+            let slot = cache.files.entry(file.blob).or_default();
+            slot.defines |= file.objects.iter().any(|object| defines(&object));
             let part = |(line, key, value): (u32, Key, Manifest)| {
                 let json = serde_json::to_vec(value.value()).expect("a JSON tree can be written");
                 Part { at: (line, 0), key, value, json }
             };
             let known = Known { objects: file.objects.into_iter().map(part).collect(), faults: Vec::new() };
-            cache.files.insert((file.blob, file.json), Arc::new(known));
+            slot.read[usize::from(file.json)] = Some(Arc::new(known));
         }
         for (blob, json) in rest {
-            cache.define.entry(blob.clone()).or_insert(false);
-            let nothing = || Arc::new(Known { objects: Vec::new(), faults: Vec::new() });
-            cache.files.entry((blob, json)).or_insert_with(nothing);
+            let slot = cache.files.entry(blob).or_default();
+            slot.read[usize::from(json)].get_or_insert_with(|| Arc::new(Known { objects: Vec::new(), faults: Vec::new() }));
         }
         cache.defined = defined(&kinds);
         cache
@@ -166,15 +175,19 @@ impl Cache {
     /// those with which the known files were read.
     pub fn covers(&self, tree: &Tree, options: &Options) -> bool {
         let known = |(path, entry): (&String, &Entry)| match entry {
-            Entry::File { content, blob } if content.is_empty() => self.files.contains_key(&(blob.clone(), is_json(path))),
+            Entry::File { content, blob } if content.is_empty() => {
+                self.files.get(blob).is_some_and(|slot| slot.read[usize::from(is_json(path))].is_some())
+            }
             _ => true,
         };
-        let kinds = definitions::kinds(tree, &options.kinds, &mut self.define.clone());
+        let defines =
+            |content: &[u8], blob: &str| self.files.get(blob).map_or_else(|| definitions::speaks(content), |s| s.defines);
+        let kinds = definitions::kinds(tree, &options.kinds, defines);
         self.namespace == options.namespace && self.defined == defined(&kinds) && tree.entries.iter().all(known)
     }
     /// Whether a file is known to define kinds, by its blob: then its content is needed again.
     pub fn defines(&self, blob: &str) -> bool {
-        self.define.get(blob).copied().unwrap_or(true)
+        self.files.get(blob).is_none_or(|slot| slot.defines)
     }
 }
 
@@ -205,15 +218,33 @@ pub fn render_cached(tree: &Tree, options: &Options, cache: &mut Cache) -> Resul
         cache.names = (tree.entries.keys().cloned().collect(), names(tree));
     }
     let mut problems = cache.names.1.clone();
-    let kinds = definitions::kinds(tree, &options.kinds, &mut cache.define);
+    cache.round += 1;
+    let mut unknown = 0;
+    let kinds = definitions::kinds(tree, &options.kinds, |content, blob| match cache.files.get_mut(blob) {
+        Some(slot) => {
+            slot.round = cache.round;
+            slot.defines
+        }
+        None => {
+            unknown += 1;
+            let defines = definitions::speaks(content);
+            if !blob.is_empty() {
+                cache.files.insert(blob.to_owned(), Slot { defines, round: cache.round, ..Slot::default() });
+            }
+            defines
+        }
+    });
+    cache.files.retain(|_, slot| slot.round == cache.round);
     let defined = defined(&kinds);
     // Files were read for one namespace and with the help of certain kinds: for others they have to be read again.
     if cache.namespace != options.namespace || cache.defined != defined {
         (cache.namespace, cache.defined) = (options.namespace.clone(), defined);
-        cache.files.clear();
+        cache.files.values_mut().for_each(|slot| slot.read = Default::default());
+        unknown = tree.entries.len();
     }
-    read_many(tree, options, &kinds, cache);
-    let mut used: BTreeMap<CacheKey, Arc<Known>> = BTreeMap::new();
+    if unknown >= MANY {
+        read_many(tree, options, &kinds, cache);
+    }
     let mut places: Vec<(Arc<str>, Arc<Known>)> = Vec::with_capacity(tree.entries.len());
     for (path, entry) in &tree.entries {
         let file: Arc<str> = path.as_str().into();
@@ -223,13 +254,11 @@ pub fn render_cached(tree: &Tree, options: &Options, cache: &mut Cache) -> Resul
         let known = match entry {
             Entry::File { content, blob } if may_be_manifest(path) => {
                 let json = is_json(path);
-                let key = (blob.clone(), json);
-                let known = cache.files.remove(&key).or_else(|| used.get(&key).cloned()).filter(|_| !blob.is_empty());
-                let known = known.unwrap_or_else(|| Arc::new(read(content, json, &options.namespace, &kinds)));
-                if !blob.is_empty() {
-                    used.insert(key, known.clone());
+                let fresh = || Arc::new(read(content, json, &options.namespace, &kinds));
+                match cache.files.get_mut(blob) {
+                    Some(slot) => slot.read[usize::from(json)].get_or_insert_with(fresh).clone(),
+                    None => fresh(),
                 }
-                known
             }
             Entry::File { .. } => continue,
             Entry::TooLarge(size) => {
@@ -256,7 +285,6 @@ pub fn render_cached(tree: &Tree, options: &Options, cache: &mut Cache) -> Resul
         }
         places.push((file, known));
     }
-    cache.files = used;
     let mut objects: BTreeMap<&Key, (&Arc<str>, &Part)> = BTreeMap::new();
     for (file, known) in &places {
         for part in &known.objects {
@@ -297,38 +325,39 @@ pub fn render_cached(tree: &Tree, options: &Options, cache: &mut Cache) -> Resul
 }
 
 fn is_json(path: &str) -> bool {
-    path.to_ascii_lowercase().ends_with(".json")
+    let (path, ending) = (path.as_bytes(), b".json");
+    path.len() >= ending.len() && path[path.len() - ending.len()..].eq_ignore_ascii_case(ending)
 }
 
 /// Reads what the cache does not know, if it is much, on all processors. What a file holds depends on no other one.
 fn read_many(tree: &Tree, options: &Options, kinds: &Kinds, cache: &mut Cache) {
-    let mut unknown: BTreeMap<CacheKey, &[u8]> = BTreeMap::new();
+    let mut unknown: BTreeMap<(&str, bool), &[u8]> = BTreeMap::new();
     for (path, entry) in &tree.entries {
         if let Entry::File { content, blob } = entry
-            && !blob.is_empty()
             && may_be_manifest(path)
+            && cache.files.get(blob).is_some_and(|slot| slot.read[usize::from(is_json(path))].is_none())
         {
-            let key = (blob.clone(), is_json(path));
-            if !cache.files.contains_key(&key) {
-                unknown.insert(key, content);
-            }
+            unknown.insert((blob, is_json(path)), content);
         }
     }
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     if unknown.len() < MANY || processors < 2 {
         return;
     }
-    let unknown: Vec<(CacheKey, &[u8])> = unknown.into_iter().collect();
-    let share = &|part: &[(CacheKey, &[u8])]| -> Vec<(CacheKey, Arc<Known>)> {
-        let one = |(key, content): &(CacheKey, &[u8])| (key.clone(), Arc::new(read(content, key.1, &options.namespace, kinds)));
-        part.iter().map(one).collect()
+    let unknown: Vec<((&str, bool), &[u8])> = unknown.into_iter().collect();
+    let share = &|part: &[((&str, bool), &[u8])]| -> Vec<Arc<Known>> {
+        part.iter().map(|((_, json), content)| Arc::new(read(content, *json, &options.namespace, kinds))).collect()
     };
-    let known: Vec<_> = std::thread::scope(|scope| {
+    let known: Vec<Vec<Arc<Known>>> = std::thread::scope(|scope| {
         let parts = unknown.chunks(unknown.len().div_ceil(processors));
         let readers: Vec<_> = parts.map(|part| scope.spawn(move || share(part))).collect();
         readers.into_iter().map(|reader| reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
     });
-    cache.files.extend(known.into_iter().flatten());
+    for (((blob, json), _), known) in unknown.iter().zip(known.into_iter().flatten()) {
+        if let Some(slot) = cache.files.get_mut(*blob) {
+            slot.read[usize::from(*json)] = Some(known);
+        }
+    }
 }
 
 /// Reads and checks one file.

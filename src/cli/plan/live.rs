@@ -144,7 +144,7 @@ pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy:
     let before = Before {
         deployments: typed_of(all),
         sets: typed_of(all),
-        pods: typed_of::<Pod>(all).into_iter().filter(|p| !ended(p)).map(Arc::new).collect(),
+        pods: pods_of(all),
         namespaces: typed_of(all),
         classes: typed_of(all),
         budgets: typed_of(all),
@@ -219,6 +219,19 @@ async fn defined(client: &Client) -> Result<Kinds, Failure> {
 fn typed_of<K: k8s_openapi::Resource + serde::de::DeserializeOwned + Send>(all: &BTreeMap<Key, Arc<Object>>) -> Vec<K> {
     let objects: Vec<&Arc<Object>> = all.values().filter(|o| o.key.kind == kind_of::<K>()).collect();
     let read = |part: &[&Arc<Object>]| part.iter().filter_map(|o| serde_json::from_slice(o.json()).ok()).collect::<Vec<K>>();
+    side_by_side(&objects, read)
+}
+
+/// The pods that have not ended. There may be very many, so they are typed as the loops of a server have them.
+fn pods_of(all: &BTreeMap<Key, Arc<Object>>) -> Vec<Arc<Pod>> {
+    let objects: Vec<&Arc<Object>> = all.values().filter(|o| o.key.kind == kind_of::<Pod>()).collect();
+    let read =
+        |part: &[&Arc<Object>]| part.iter().filter_map(|o| o.typed().ok()).filter(|p| !ended(p)).collect::<Vec<Arc<Pod>>>();
+    side_by_side(&objects, read)
+}
+
+/// Reads objects on all processors.
+fn side_by_side<T: Send>(objects: &[&Arc<Object>], read: impl Fn(&[&Arc<Object>]) -> Vec<T> + Sync) -> Vec<T> {
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let part = objects.len().div_ceil(processors).max(SMALL);
     std::thread::scope(|scope| {

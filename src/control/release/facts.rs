@@ -10,8 +10,9 @@ use super::record::Content;
 use crate::object::custom::plural_of;
 use crate::object::manifest::Manifest;
 use crate::object::ours::{Application, Inventory, InventoryItem};
-use crate::object::{Key, Object, kind_of};
+use crate::object::{Key, Kind, Object, kind_of};
 use crate::plan::health::{self, Children, Health};
+use crate::plan::sync::Walk;
 use crate::plan::verdict::Hosts;
 use crate::store::View;
 
@@ -56,9 +57,71 @@ pub(super) fn item(key: &Key, uid: &str, release: &str, created: i64) -> Invento
     }
 }
 
-/// What was last applied to a managed object, as far as its release is still known.
-pub(super) fn last(inventory: &Inventory, contents: &BTreeMap<String, Arc<Content>>, key: &Key) -> Option<Manifest> {
-    contents.get(&inventory.get(key)?.release)?.value(key).cloned()
+/// What was last applied to managed objects, as far as their releases are still known. Who asks in the order of keys, and nearly
+/// everybody does, gets it by going along.
+pub(super) struct Last<'a> {
+    inventory: &'a Inventory,
+    contents: &'a BTreeMap<String, Arc<Content>>,
+    items: Walk<'a, Arc<InventoryItem>, Box<dyn Iterator<Item = (&'a Key, &'a Arc<InventoryItem>)> + 'a>>,
+    /// The release that was asked last, and how far.
+    content: Option<(&'a str, &'a Content, usize)>,
+}
+
+impl<'a> Last<'a> {
+    pub(super) fn new(inventory: &'a Inventory, contents: &'a BTreeMap<String, Arc<Content>>) -> Self {
+        Last { inventory, contents, items: Walk::new(Box::new(inventory.iter())), content: None }
+    }
+
+    pub(super) fn get(&mut self, key: &Key) -> Option<Manifest> {
+        let item = match self.items.find(key) {
+            None if self.items.passed => self.inventory.get(key)?,
+            found => found?,
+        };
+        let (_, content, near) = match self.content {
+            Some(known) if known.0 == item.release => known,
+            _ => (item.release.as_str(), &**self.contents.get(&item.release)?, 0),
+        };
+        let (at, found) = content.near(near, key)?;
+        self.content = Some((item.release.as_str(), content, at + 1));
+        Some(found.clone())
+    }
+}
+
+/// How many objects that nobody asked for are passed over before one is searched for.
+const STRIDE: usize = 32;
+
+/// What is there, for somebody who asks in the order of keys, nearly always.
+pub(super) struct There<'a> {
+    view: &'a View,
+    kind: Option<&'static Kind>,
+    rest: std::iter::Peekable<Box<dyn Iterator<Item = &'a Arc<Object>> + 'a>>,
+}
+
+impl<'a> There<'a> {
+    pub(super) fn new(view: &'a View) -> Self {
+        let nothing: Box<dyn Iterator<Item = &'a Arc<Object>>> = Box::new(std::iter::empty());
+        There { view, kind: None, rest: nothing.peekable() }
+    }
+
+    pub(super) fn get(&mut self, key: &Key) -> Option<Arc<Object>> {
+        let before = |object: &Arc<Object>| (&object.key.namespace, &object.key.name) < (&key.namespace, &key.name);
+        if self.kind == Some(key.kind) {
+            for _ in 0..STRIDE {
+                match self.rest.peek() {
+                    Some(object) if before(object) => drop(self.rest.next()),
+                    Some(object) if object.key.namespace == key.namespace && object.key.name == key.name => {
+                        return Some((*object).clone());
+                    }
+                    _ => break,
+                }
+            }
+        }
+        let found = self.view.get(key).cloned();
+        // From here on along the others.
+        let rest: Box<dyn Iterator<Item = &'a Arc<Object>>> = Box::new(self.view.list_after(key.kind, &key.namespace, &key.name));
+        (self.kind, self.rest) = (Some(key.kind), rest.peekable());
+        found
+    }
 }
 
 /// The health of objects by their names, `Deployment shop/web`, whatever the reason.

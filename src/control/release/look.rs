@@ -22,7 +22,7 @@ use crate::object::ours::{
     ReleaseSpec, ReleaseStatus, SYNC_ANNOTATION, Sync, Verdict,
 };
 use crate::object::source::Origin;
-use crate::object::{Draft, Key, Object, kind_of};
+use crate::object::{Draft, Key, Object, Revision, kind_of};
 use crate::plan::health::State;
 use crate::plan::idle;
 use crate::plan::sync::Wanted;
@@ -106,8 +106,8 @@ impl ReleaseLoop {
             self.forget(key);
             return Ok(None);
         };
-        let application = match self.written.get(key).filter(|(revision, _)| *revision == object.revision) {
-            Some((_, application)) => application.clone(),
+        let application = match self.written.get(key).filter(|written| written.revision == object.revision) {
+            Some(written) => written.application.clone(),
             None => object.typed::<Application>()?,
         };
         let mut pass = Pass {
@@ -473,9 +473,10 @@ impl ReleaseLoop {
         if silent != before || finalizer {
             let mut finalizers = pass.object.meta.finalizers.clone();
             finalizers.extend(finalizer.then(|| INVENTORY_FINALIZER.to_owned()));
-            let (draft, status) = status_written(&pass.object, &pass.status, &finalizers)?;
+            let known = self.written.remove(&pass.object.key).filter(|known| known.revision == pass.object.revision);
+            let (draft, next) = status_written(&pass.object, pass.application, &pass.status, &finalizers, known)?;
             pass.txn.update(draft, pass.object.revision);
-            written = Some(status);
+            written = Some(next);
         } else if !pass.txn.is_empty() {
             // Whatever is written is written for the Application as it was read.
             pass.txn.expect(pass.object.key.clone(), Some(pass.object.revision));
@@ -488,9 +489,8 @@ impl ReleaseLoop {
                 self.contents.insert((key.namespace.to_string(), name), Arc::new(content));
             }
             let object = done.objects.iter().find(|object| object.key == *key);
-            if let (Some(object), Some(status)) = (object, written) {
-                let application = Application { status: Some(status), ..pass.application.clone() };
-                self.written.insert(key.clone(), (object.revision, Arc::new(application)));
+            if let (Some(object), Some(written)) = (object, written) {
+                self.written.insert(key.clone(), Written { revision: object.revision, ..written });
             }
         }
         for (severity, reason, message) in pass.said {
@@ -559,23 +559,41 @@ impl ReleaseLoop {
     }
 }
 
-/// A new version of an Application with this status, and the status as it will be read. Its inventory, nearly all of it, does not go
-/// through a tree: with ten thousand objects that would be most of the work of a look.
+/// An Application as this loop wrote it last: reading a large inventory again would cost more than a look.
+#[derive(Debug)]
+pub(super) struct Written {
+    /// The version.
+    pub(super) revision: Revision,
+    /// As it would be read.
+    pub(super) application: Arc<Application>,
+    /// All of it but the status, as a tree.
+    rest: Value,
+    /// The inventory as JSON.
+    inventory: Vec<u8>,
+}
+
+/// A new version of an Application with this status. Its inventory, nearly all of it, does not go through a tree, and is written anew only
+/// when it is another: with ten thousand objects that would be most of the work of a look.
 fn status_written(
     object: &Object,
+    application: &Application,
     status: &ApplicationStatus,
     finalizers: &[String],
-) -> Result<(Draft, ApplicationStatus), Trouble> {
+    known: Option<Written>,
+) -> Result<(Draft, Written), Trouble> {
     let broken = |error: serde_json::Error| Trouble::Bad(format!("write the status of {}: {error}", object.key));
-    let inventory = &status.inventory;
+    let same = known.as_ref().is_some_and(|w| w.application.status.as_ref().is_some_and(|s| s.inventory == status.inventory));
+    let (rest, inventory) = known.map_or_else(|| (None, None), |known| (Some(known.rest), Some(known.inventory)));
+    let inventory = match inventory.filter(|_| same) {
+        Some(json) => json,
+        None => serde_json::to_vec(&status.inventory).map_err(broken)?,
+    };
     let small = serde_json::to_value(ApplicationStatus { inventory: Inventory::default(), ..status.clone() }).map_err(broken)?;
-    let mut read: ApplicationStatus = serde_json::from_value(small.clone()).map_err(broken)?;
-    read.inventory = inventory.clone();
-    let mut json = Vec::with_capacity(256 * (inventory.len() + 8));
+    let mut json = Vec::with_capacity(inventory.len() + 4096);
     json.push(b'{');
     let mut fields: BTreeMap<&str, Option<&Value>> =
         small.as_object().into_iter().flatten().map(|(name, value)| (name.as_str(), Some(value))).collect();
-    if !inventory.is_empty() {
+    if !status.inventory.is_empty() {
         fields.insert("inventory", None);
     }
     for (n, (name, value)) in fields.into_iter().enumerate() {
@@ -585,17 +603,20 @@ fn status_written(
         serde_json::to_writer(&mut json, name).map_err(broken)?;
         json.push(b':');
         match value {
-            Some(value) => serde_json::to_writer(&mut json, value),
-            None => serde_json::to_writer(&mut json, inventory),
+            Some(value) => serde_json::to_writer(&mut json, value).map_err(broken)?,
+            None => json.extend_from_slice(&inventory),
         }
-        .map_err(broken)?;
     }
     json.push(b'}');
-    let mut value = object.value_without("status");
+    let mut rest = rest.unwrap_or_else(|| object.value_without("status"));
     if !finalizers.is_empty() {
-        value["metadata"]["finalizers"] = finalizers.into();
+        rest["metadata"]["finalizers"] = finalizers.into();
     }
-    Ok((Draft::with(object.key.kind, value, "status", &json), read))
+    let draft = Draft::with(object.key.kind, rest.clone(), "status", &json);
+    let mut read: ApplicationStatus = serde_json::from_value(small).map_err(broken)?;
+    read.inventory = status.inventory.clone();
+    let application = Arc::new(Application { status: Some(read), ..application.clone() });
+    Ok((draft, Written { revision: 0, application, rest, inventory }))
 }
 
 /// What follows, in owned form.

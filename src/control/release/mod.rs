@@ -42,7 +42,7 @@ use super::{Context, Loop, Next};
 use crate::git::{FetchErrorKind, Request};
 use crate::object::custom::Kinds;
 use crate::object::ours::{Application, OWNER_ANNOTATION, ProblemRecord};
-use crate::object::{Key, Object, Revision, kind_of};
+use crate::object::{Key, Object, kind_of};
 use crate::plan::sync::Settled;
 use crate::render::{Problem, Rendered};
 use crate::store::{Change, Conflict, Shelf, View};
@@ -166,8 +166,7 @@ pub struct ReleaseLoop {
     fights: BTreeMap<(Key, Key), Fight>,
     /// Of each Application, the objects that were found in order.
     settled: BTreeMap<Key, BTreeMap<Key, Settled>>,
-    /// Applications as this loop wrote them last, by their revision: reading a large inventory again would cost more than a look.
-    written: BTreeMap<Key, (Revision, Arc<Application>)>,
+    written: BTreeMap<Key, look::Written>,
     /// The hosts, as of the last change of a node.
     hosts: Option<(Shelf, Arc<facts::HostsNow>)>,
     /// How often containers of pods were restarted at most, of those of which one was.

@@ -1,5 +1,6 @@
 //! A new release: what stands in its way, and its record, written before anything else is.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -115,13 +116,15 @@ impl ReleaseLoop {
         let view = &pass.view;
         let application = &pass.object.key;
         let settled = self.settled.remove(application).unwrap_or_default();
+        let there = RefCell::new(facts::There::new(view));
+        let last = RefCell::new(facts::Last::new(&pass.status.inventory, contents));
         let plan = sync::sync(&sync::Input {
             application: &pass.owner(),
             commit,
             wanted,
-            live: &|key| view.get(key).cloned(),
+            live: &|key| there.borrow_mut().get(key),
             inventory: &pass.status.inventory,
-            last: &|key| facts::last(&pass.status.inventory, contents, key),
+            last: &|key| last.borrow_mut().get(key),
             policy: &pass.spec().policy,
             back_to,
             give_back,

@@ -53,6 +53,14 @@ impl Content {
     pub(super) fn value(&self, key: &Key) -> Option<&Manifest> {
         self.wanted.binary_search_by(|wanted| wanted.key.cmp(key)).ok().map(|at| &self.wanted[at].value)
     }
+    /// The same for somebody who expects it at this place, with the place where it is.
+    pub(super) fn near(&self, place: usize, key: &Key) -> Option<(usize, &Manifest)> {
+        let at = match self.wanted.get(place).filter(|wanted| wanted.key == *key) {
+            Some(_) => place,
+            None => self.wanted.binary_search_by(|wanted| wanted.key.cmp(key)).ok()?,
+        };
+        Some((at, &self.wanted[at].value))
+    }
     pub(super) fn wants(&self, key: &Key) -> bool {
         self.value(key).is_some()
     }

@@ -513,6 +513,9 @@ impl ReleaseLoop {
         if let Err(refused) = record::note(cx, pass, release, Note::Kept, &live) {
             pass.say(Severity::Warning, "NotNoted", format!("what is kept although git no longer has it: {refused}"));
         }
+        if live.is_empty() {
+            return;
+        }
         // It was read before there was anything to note.
         self.contents.remove(&(pass.object.key.namespace.to_string(), release.to_owned()));
     }

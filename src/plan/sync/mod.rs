@@ -235,8 +235,9 @@ impl Input<'_> {
 pub fn sync(input: &Input<'_>) -> SyncPlan {
     let mut plan = SyncPlan { wanted: input.wanted.len(), ..SyncPlan::default() };
     let mut waves: BTreeMap<Order, Vec<Change>> = BTreeMap::new();
+    let mut known = Walk::new(input.settled.iter());
     for wanted in input.wanted {
-        if let Some(settled) = input.settled.get(&wanted.key)
+        if let Some(settled) = known.find(&wanted.key).or_else(|| input.settled.get(&wanted.key).filter(|_| known.passed))
             && settled.wish == wanted.value.digest()
             && Some(settled) == input.now(wanted).as_ref()
         {
@@ -265,6 +266,29 @@ pub fn sync(input: &Input<'_>) -> SyncPlan {
     }
     prune::plan(input, &mut plan);
     plan
+}
+
+/// Goes along a map while others go along their keys in the same order: cheaper than as many searches.
+pub(crate) struct Walk<'a, V: 'a, I: Iterator<Item = (&'a Key, &'a V)>> {
+    rest: std::iter::Peekable<I>,
+    /// Whether what was looked for last may have been passed over before: who asks out of order has to search.
+    pub(crate) passed: bool,
+    last: Option<&'a Key>,
+}
+
+impl<'a, V: 'a, I: Iterator<Item = (&'a Key, &'a V)>> Walk<'a, V, I> {
+    pub(crate) fn new(map: I) -> Self {
+        Walk { rest: map.peekable(), passed: false, last: None }
+    }
+    /// The value of a key, if it comes after all that were looked for before.
+    pub(crate) fn find(&mut self, key: &Key) -> Option<&'a V> {
+        self.passed = self.last.is_some_and(|last| key <= last);
+        while !self.passed && self.rest.peek().is_some_and(|(at, _)| *at < key) {
+            self.last = self.rest.next().map(|(at, _)| at);
+        }
+        // What is equal is left where it is: it may be asked for again.
+        self.rest.peek().filter(|(at, _)| !self.passed && *at == key).map(|(_, value)| *value)
+    }
 }
 
 /// The wave that an object belongs to.

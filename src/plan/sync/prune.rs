@@ -14,14 +14,26 @@ use crate::object::{KINDS, Key};
 const MAX_PERCENT: i64 = 50;
 
 pub(super) fn plan(input: &Input<'_>, plan: &mut SyncPlan) {
-    let wanted: BTreeSet<&Key> = input.wanted.iter().map(|w| &w.key).collect();
+    let mut wanted: Vec<&Key> = input.wanted.iter().map(|w| &w.key).collect();
+    wanted.sort();
+    wanted.dedup();
+    // Both are in the order of their keys.
+    let (mut at, mut unwanted) = (0, Vec::new());
+    for (key, item) in input.inventory.iter() {
+        while wanted.get(at).is_some_and(|wanted| *wanted < key) {
+            at += 1;
+        }
+        if wanted.get(at) != Some(&key) {
+            unwanted.push((key, item));
+        }
+    }
     let given_back: BTreeSet<Key> =
         plan.changes().map(|c| &c.name.0).filter(|key| input.give_back.contains_key(key)).cloned().collect();
     let mut candidates = Vec::new();
     let mut undo = Vec::new();
-    let all = wanted.len() + input.inventory.keys().filter(|key| !wanted.contains(key)).count();
-    for (key, item) in input.inventory.iter() {
-        if wanted.contains(key) || given_back.contains(key) {
+    let all = wanted.len() + unwanted.len();
+    for (key, item) in unwanted {
+        if given_back.contains(key) {
             continue;
         }
         let mut keep = |why| plan.kept.push(Kept { name: Name(key.clone()), why });

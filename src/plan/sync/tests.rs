@@ -551,6 +551,29 @@ fn want(wishes: &[(usize, u8, u8)]) -> Vec<Wanted> {
     wanted.into_values().collect()
 }
 
+#[test]
+fn a_walk_finds_what_a_search_finds_or_says_that_it_has_passed() {
+    let map: BTreeMap<Key, usize> =
+        ["a", "c", "d", "f"].iter().enumerate().map(|(n, name)| (key(&format!("cm/{name}")), n)).collect();
+    let names = ["a", "b", "c", "d", "e", "f", "g"];
+    for first in names {
+        for second in names {
+            for third in names {
+                let mut walk = Walk::new(map.iter());
+                for name in [first, second, third] {
+                    let key = key(&format!("cm/{name}"));
+                    let found = walk.find(&key);
+                    assert_eq!(
+                        found.or_else(|| map.get(&key).filter(|_| walk.passed)),
+                        map.get(&key),
+                        "{first} {second} {third}"
+                    );
+                }
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -218,8 +218,9 @@ impl House {
     /// What the loop remembers of what it wrote is what it would read.
     fn remembers_what_is(&self) {
         let view = self.store.view();
-        for (key, (revision, application)) in &self.release.written {
-            if let Some(object) = view.get(key).filter(|object| object.revision == *revision) {
+        for (key, written) in &self.release.written {
+            let application = &written.application;
+            if let Some(object) = view.get(key).filter(|object| object.revision == written.revision) {
                 let read = object.typed::<Application>().unwrap();
                 assert_eq!((&read.spec, &read.status), (&application.spec, &application.status), "{key}");
                 let canonical = Draft::new(object.key.kind, object.value()).seal(object.revision);
