@@ -150,6 +150,32 @@ impl House {
         commit_files(&self.repository, message, files)
     }
 
+    /// A commit on top of `main` in which one file below `apps/` is another. Nobody has it yet: `main` is where it was.
+    pub(super) fn change(&self, message: &str, path: &str, content: &str) -> Result<String> {
+        let write = || -> Result<git2::Oid, git2::Error> {
+            let parent = self.repository.find_reference("refs/heads/main")?.peel_to_commit()?;
+            let blob = self.repository.blob(content.as_bytes())?;
+            let mut update = git2::build::TreeUpdateBuilder::new();
+            update.upsert(format!("apps/{path}"), blob, git2::FileMode::Blob);
+            let tree = self.repository.find_tree(update.create_updated(&self.repository, &parent.tree()?)?)?;
+            let author = git2::Signature::now("bench", "bench@example.org")?;
+            self.repository.commit(None, &author, &author, message, &tree, &[&parent])
+        };
+        Ok(write().context("make a commit")?.to_string())
+    }
+
+    /// Moves `main` to a commit, as the end of a push does.
+    pub(super) fn push(&self, commit: &str) -> Result<()> {
+        let id = git2::Oid::from_str(commit).context("read a commit id")?;
+        self.repository.reference("refs/heads/main", id, true, "push").context("move main")?;
+        Ok(())
+    }
+
+    /// The repository that is watched.
+    pub(super) fn repository(&self) -> &Path {
+        self.repository.path()
+    }
+
     /// Ends the house and removes the containers of its own pods from these hosts.
     pub(super) async fn end(self, hosts: &[Host]) -> Result<()> {
         let pods = self.json(&["get", "pods", "-A", "-o", "json"]).await?;
@@ -189,24 +215,48 @@ pub(super) fn repository(dir: &Path) -> Result<git2::Repository> {
     git2::Repository::init_opts(dir.join("repository.git"), &init).context("create a repository")
 }
 
-/// Commits these files (and no others) below `apps/` to `main`. The commit's id.
+/// A push of so many objects arrives as one pack: git's own limit (`transfer.unpackLimit`).
+const PACKED: usize = 100;
+
+/// Commits these files (and no others) below `apps/` to `main`. Paths may have directories. The commit's id.
 pub(super) fn commit_files<A: AsRef<str>, B: AsRef<str>>(
     repository: &git2::Repository,
     message: &str,
     files: &[(A, B)],
 ) -> Result<String> {
     let write = || -> Result<git2::Oid, git2::Error> {
-        let mut apps = repository.treebuilder(None)?;
-        for (name, content) in files {
-            apps.insert(name.as_ref(), repository.blob(content.as_ref().as_bytes())?, 0o100_644)?;
+        // Objects are gathered in memory and go to the disk as what a push of as many would be there: a pack, or files.
+        let gathered = git2::Repository::open(repository.path())?;
+        let odb = gathered.odb()?;
+        let pack = if files.len() >= PACKED { Some(odb.add_new_mempack_backend(1000)?) } else { None };
+        let mut update = git2::build::TreeUpdateBuilder::new();
+        for (path, content) in files {
+            let blob = gathered.blob(content.as_ref().as_bytes())?;
+            update.upsert(format!("apps/{}", path.as_ref()), blob, git2::FileMode::Blob);
         }
-        let mut root = repository.treebuilder(None)?;
-        root.insert("apps", apps.write()?, 0o040_000)?;
-        let tree = repository.find_tree(root.write()?)?;
+        let empty = gathered.find_tree(gathered.treebuilder(None)?.write()?)?;
+        let changed = if files.is_empty() {
+            let mut root = gathered.treebuilder(None)?;
+            root.insert("apps", empty.id(), 0o040_000)?;
+            root.write()?
+        } else {
+            update.create_updated(&gathered, &empty)?
+        };
+        let tree = gathered.find_tree(changed)?;
         let author = git2::Signature::now("bench", "bench@example.org")?;
-        let parent = repository.head().and_then(|head| head.peel_to_commit()).ok();
+        let parent = gathered.head().and_then(|head| head.peel_to_commit()).ok();
         let parents: Vec<_> = parent.iter().collect();
-        repository.commit(Some("refs/heads/main"), &author, &author, message, &tree, &parents)
+        let commit = gathered.commit(None, &author, &author, message, &tree, &parents)?;
+        if let Some(pack) = pack {
+            let mut bytes = git2::Buf::new();
+            pack.dump(&gathered, &mut bytes)?;
+            let into = repository.odb()?;
+            let mut writer = into.packwriter()?;
+            std::io::Write::write_all(&mut writer, &bytes).map_err(|e| git2::Error::from_str(&e.to_string()))?;
+            writer.commit()?;
+        }
+        repository.reference("refs/heads/main", commit, true, message)?;
+        Ok(commit)
     };
     Ok(write().context("commit to the repository")?.to_string())
 }

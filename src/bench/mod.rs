@@ -7,6 +7,7 @@ mod api;
 mod figure;
 mod fleet;
 mod house;
+mod manifests;
 mod plan;
 mod push;
 mod rest;
@@ -38,10 +39,12 @@ pub struct Options {
     pub image: String,
     /// Where the server and the agents write their logs; with `None` they are lost. What they log says PORTOLAN_LOG.
     pub logs: Option<PathBuf>,
-    /// Which benchmarks; empty for all but the scheduler and the fleet.
+    /// Which benchmarks; empty for all but the scheduler, the fleet and the manifests.
     pub only: Vec<Subject>,
     /// How large the fleet is; each size is measured.
     pub fleet: Vec<FleetSize>,
+    /// How many manifests a large repository has.
+    pub manifests: usize,
     /// Which shapes of scheduling.
     pub schedule: ScheduleScope,
 }
@@ -76,11 +79,13 @@ pub enum Subject {
     Schedule,
     /// Many hollow hosts and many pods: only where it is asked for.
     Fleet,
+    /// A repository of very many manifests, and a fleet for its pods: only where it is asked for.
+    Manifests,
 }
 
 impl Subject {
     /// All of them, in the order in which they run.
-    pub const ALL: [Subject; 8] = [
+    pub const ALL: [Subject; 9] = [
         Subject::Size,
         Subject::Plan,
         Subject::Api,
@@ -89,6 +94,7 @@ impl Subject {
         Subject::Rest,
         Subject::Schedule,
         Subject::Fleet,
+        Subject::Manifests,
     ];
 
     /// The word for it on the command line.
@@ -102,6 +108,7 @@ impl Subject {
             Subject::Size => "size",
             Subject::Schedule => "schedule",
             Subject::Fleet => "fleet",
+            Subject::Manifests => "manifests",
         }
     }
     /// The benchmark for a word.
@@ -124,7 +131,7 @@ pub async fn run(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Result<Repor
     let mut report = Report::new(machine);
     for subject in Subject::ALL {
         let wanted = if options.only.is_empty() {
-            !matches!(subject, Subject::Schedule | Subject::Fleet)
+            !matches!(subject, Subject::Schedule | Subject::Fleet | Subject::Manifests)
         } else {
             options.only.contains(&subject)
         };
@@ -145,6 +152,7 @@ pub async fn run(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Result<Repor
             Subject::Size => size(),
             Subject::Schedule => schedule::run(options, say).await,
             Subject::Fleet => fleet::run(options, say).await,
+            Subject::Manifests => manifests::run(options, say).await,
         };
         report.figures.extend(figures.with_context(|| format!("measure {}", subject.word()))?);
         if subject == Subject::Fleet {

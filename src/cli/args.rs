@@ -549,7 +549,7 @@ pub(super) struct Sim {
 /// Measure this system on this machine.
 #[derive(Debug, Args)]
 pub(super) struct Bench {
-    /// Which: size, plan, api, push, rollout, rest, schedule, fleet [default: all but schedule and fleet]
+    /// Which: size, plan, api, push, rollout, rest, schedule, fleet, manifests [default: all but the last three]
     #[arg(value_name = "SUBJECT")]
     pub(super) only: Vec<String>,
     /// A Docker host: its name, its socket, and the network namespace in which its agent runs, if it has one; may be repeated
@@ -570,6 +570,9 @@ pub(super) struct Bench {
     /// How many Deployments share the fleet's pods [default: one for a hundred pods]
     #[arg(long, value_name = "D")]
     pub(super) deployments: Option<usize>,
+    /// How many manifests the repository of `manifests` has; its pods and hosts are those of a fleet
+    #[arg(long, value_name = "M", default_value_t = 10_000)]
+    pub(super) manifests: usize,
     /// A shape of `schedule`, such as SchedulingPodAffinity; may be repeated [default: all]
     #[arg(long = "shape", value_name = "NAME")]
     pub(super) shapes: Vec<String>,

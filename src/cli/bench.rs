@@ -21,7 +21,9 @@ pub(super) async fn run(cx: &Context, args: Bench) -> Outcome {
     let through = |what: &str| args.through.as_deref().is_none_or(|only| only == what);
     let schedule = ScheduleScope { shapes, nodes: args.nodes, planner: through("planner"), server: through("api") };
     let runs = args.runs.max(1);
-    let options = Options { hosts, listen: args.listen, runs, image: args.image, logs: args.logs, only, fleet, schedule };
+    let manifests = args.manifests;
+    let options =
+        Options { hosts, listen: args.listen, runs, image: args.image, logs: args.logs, only, fleet, manifests, schedule };
     let print = cx.print.clone();
     let report = bench::run(&options, &|text| print.say(text)).await.doing("measure")?;
     match args.output.as_str() {

@@ -1,5 +1,7 @@
 //! `get`: objects of the cluster, for people without kubectl.
 
+use std::sync::Arc;
+
 use http::Method;
 use serde_json::{Value, json};
 
@@ -8,7 +10,7 @@ use super::connect::client;
 use super::print::table;
 use super::{Context, Explain, Failure, Outcome, fail};
 use crate::client::{self, Client};
-use crate::object::{KINDS, Kind};
+use crate::object::{KINDS, Kind, Object};
 
 pub(super) async fn run(cx: &Context, args: Get) -> Outcome {
     let (words, mut names) = match args.what.split_once('/') {
@@ -169,6 +171,37 @@ pub(super) async fn list(
         }
     }
 }
+
+/// The objects of a kind as the store of the server has them, without a tree of each: for those who look at very many.
+pub(super) async fn objects(client: &Client, kind: &'static Kind, query: &str) -> Result<Vec<Arc<Object>>, client::Error> {
+    let (mut all, mut next) = (Vec::new(), String::new());
+    loop {
+        let and = if query.is_empty() { "" } else { "&" };
+        let more = if next.is_empty() { String::new() } else { format!("&continue={}", encode(&next)) };
+        let path = format!("{}?{query}{and}limit={LARGE_PAGE}{more}", path(kind, "", None));
+        let (items, page) = client.items(&path).await?;
+        for item in items {
+            // Items of a list need not say of which kind they are.
+            let whole = match item.starts_with(b"{\"apiVersion\":") {
+                true => item,
+                false => {
+                    let rest = item.strip_prefix(b"{").unwrap_or_default();
+                    let begin = format!("{{\"apiVersion\":\"{}\",\"kind\":\"{}\",", kind.api_version(), kind.kind);
+                    [begin.as_bytes(), rest].concat().into()
+                }
+            };
+            let object = Object::from_json(whole, kind.plural).map_err(|e| client::Error::Garbled(e.into()))?;
+            all.push(Arc::new(object));
+        }
+        next = page;
+        if next.is_empty() {
+            return Ok(all);
+        }
+    }
+}
+
+/// Objects of one page, where very many are looked at: few requests, and yet no answer of a hundred megabytes.
+const LARGE_PAGE: usize = 5_000;
 
 /// A value as JSON or YAML.
 pub(super) fn data(value: &Value, format: &str) -> Result<String, Failure> {

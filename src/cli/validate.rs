@@ -37,7 +37,7 @@ pub(super) fn run(cx: &Context, args: &Validate) -> Outcome {
         Ok(rendered) => {
             let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
             for object in &rendered.objects {
-                *kinds.entry(object.kind.kind).or_default() += 1;
+                *kinds.entry(object.key.kind.kind).or_default() += 1;
             }
             let count = kinds.iter().map(|(kind, n)| format!("{n} {kind}")).collect::<Vec<_>>().join(", ");
             let good = cx.print.paint_talk(GOOD, "valid:");

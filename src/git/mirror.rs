@@ -15,9 +15,10 @@ use sha2::{Digest, Sha256};
 
 use super::address::{Address, check_revision, parse};
 use super::error::{FetchError, FetchErrorKind, clean};
-use super::read::read_commit;
+use super::read::{Depth, read_commit};
 use super::transport::{Connection, prepare, ticket};
 use super::{Fetched, Request};
+use crate::object::source::Tree;
 
 /// Each fetch adds a pack, and libgit2 does not merge them. A mirror with more is fetched afresh, which costs one shallow fetch.
 const MOST_PACKS: usize = 100;
@@ -90,6 +91,23 @@ impl Mirrors {
         self.read(&repository, commit, request)
     }
 
+    /// The names and blobs of the files that a commit has, if it is here: contents are empty. The remote side is not asked.
+    pub fn names_at(&self, request: &Request, commit: &str) -> Option<Tree> {
+        let repository = match parse(&request.repository).ok()? {
+            Address::Local(path) => open_local(&path).ok()?,
+            _ => Repository::open_bare(self.mirror_dir(request)).ok()?,
+        };
+        let id = repository.find_commit(Oid::from_str(commit).ok()?).ok()?.id();
+        read_commit(&repository, id, &request.path, None, Depth::Names).ok()
+    }
+
+    /// Lets the next look at this repository and path take blobs of a tree for known. Of what it takes from there the contents are those
+    /// that the tree has.
+    pub fn suppose(&self, request: &Request, tree: Tree) {
+        let place = (request.repository.clone(), request.path.clone());
+        self.trees.lock().insert(place, Arc::new(Fetched { tree, ..Fetched::default() }));
+    }
+
     fn mirror_dir(&self, request: &Request) -> PathBuf {
         self.dir.join(format!("{}.git", short_hash(&request.repository)))
     }
@@ -112,7 +130,7 @@ impl Mirrors {
         if let Some(before) = before.as_ref().filter(|b| b.commit == commit.to_string()) {
             return Ok((**before).clone());
         }
-        let tree = read_commit(repository, commit, &request.path, before.as_deref().map(|b| &b.tree))?;
+        let tree = read_commit(repository, commit, &request.path, before.as_deref().map(|b| &b.tree), Depth::Contents)?;
         let found =
             repository.find_commit(commit).map_err(|e| FetchError::new(FetchErrorKind::Local, "read the commit", e.message()))?;
         let fetched = Arc::new(describe(&found, tree));

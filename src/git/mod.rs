@@ -96,6 +96,11 @@ impl Fetched {
     }
 }
 
+/// The id that git gives to a file's content.
+pub fn blob_id(content: &[u8]) -> Option<String> {
+    git2::Oid::hash_object(git2::ObjectType::Blob, content).ok().map(|id| id.to_string())
+}
+
 /// Whether a repository is a path on this machine, so that [`watch_local`] can notice its changes.
 pub fn local_path(repository: &str) -> Option<PathBuf> {
     match address::parse(repository) {

@@ -23,8 +23,23 @@ const DEEPEST: usize = 64;
 /// One directory's list of entries, in bytes.
 const LARGEST_DIRECTORY: usize = 16 << 20;
 
+/// How much is read of files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// Their contents.
+    Contents,
+    /// Only which blobs they are: contents are empty.
+    Names,
+}
+
 /// Reads the manifests below a path of a commit. Contents that `before` has are shared, not read again.
-pub(super) fn read_commit(repository: &Repository, commit: Oid, path: &str, before: Option<&Tree>) -> Result<Tree, FetchError> {
+pub(super) fn read_commit(
+    repository: &Repository,
+    commit: Oid,
+    path: &str,
+    before: Option<&Tree>,
+    depth: Depth,
+) -> Result<Tree, FetchError> {
     let parts = check_path(path)?;
     let attempt = format!("read {} at {:.7}", if path.is_empty() { "the repository" } else { path }, commit.to_string());
     let local = |e: git2::Error| FetchError::new(FetchErrorKind::Local, &attempt, e.message());
@@ -36,6 +51,7 @@ pub(super) fn read_commit(repository: &Repository, commit: Oid, path: &str, befo
         seen: 0,
         odb: &odb,
         repository,
+        depth,
     };
     let mut at = repository.find_commit(commit).map_err(local)?.tree_id();
     for (i, part) in parts.iter().enumerate() {
@@ -77,6 +93,7 @@ struct Reader<'a> {
     kept: Kept<'a>,
     seen: usize,
     attempt: &'a str,
+    depth: Depth,
 }
 
 impl Reader<'_> {
@@ -144,6 +161,9 @@ impl Reader<'_> {
         let blob = id.to_string();
         if let Some(content) = self.known.get(blob.as_str()) {
             return self.kept.keep(path, Entry::File { content: (*content).clone(), blob });
+        }
+        if self.depth == Depth::Names {
+            return self.kept.keep(path, Entry::File { content: Bytes::new(), blob });
         }
         let (size, kind) = self.odb.read_header(id).map_err(|e| self.local(e))?;
         if kind != ObjectType::Blob {

@@ -17,7 +17,10 @@ pub mod columns;
 pub mod cron;
 pub mod custom;
 pub mod decoded;
+mod except;
+pub mod inventory;
 pub mod kind;
+pub mod manifest;
 pub mod ours;
 pub mod patch;
 pub mod quantity;
@@ -228,6 +231,10 @@ impl Object {
         count::DECODES.add(1);
         serde_json::from_slice(&self.json).expect("stored bytes were written by us")
     }
+    /// The same without one of its fields, which is passed over: for a status that is large and that somebody replaces.
+    pub fn value_without(&self, field: &str) -> Value {
+        except::without(field, &self.json).expect("stored bytes were written by us")
+    }
     /// The typed object, decoded once in a while and shared ([`decoded`]). An error names the object, so that one bad object cannot stop a loop.
     ///
     /// A typed pod or lease has no `managedFields`: there are very many, or they are written very often, and these fields would be most of
@@ -361,7 +368,13 @@ impl Draft {
     ///
     /// The bytes are `{"apiVersion":…,"kind":…,"metadata":{"resourceVersion":"`, the revision's digits, and the rest with its keys in
     /// order, so that the place of the digits is known without a search.
-    pub fn new(kind: &'static Kind, mut value: Value) -> Self {
+    pub fn new(kind: &'static Kind, value: Value) -> Self {
+        Draft::with(kind, value, "", b"")
+    }
+    /// A draft of an object one field of which is written already: canonical JSON of a field that is not `metadata` and in which nothing
+    /// is that the kind's fields are selected by. An empty name is no field.
+    pub fn with(kind: &'static Kind, mut value: Value, ready: &str, written: &[u8]) -> Self {
+        debug_assert!(ready.is_empty() || kind.selectable.iter().all(|path| path.split('.').next() != Some(ready)));
         let kind = kind.stored();
         value["apiVersion"] = kind.api_version().into();
         value["kind"] = kind.kind.into();
@@ -388,13 +401,27 @@ impl Draft {
             json.extend_from_slice(&write(field));
         }
         json.push(b'}');
+        let mut ready = Some(ready).filter(|name| !name.is_empty());
+        let mut put = |name: &str, field: &[u8]| {
+            json.push(b',');
+            json.extend_from_slice(&write(&Value::String(name.to_owned())));
+            json.push(b':');
+            json.extend_from_slice(field);
+        };
         for (name, field) in value.as_object().into_iter().flatten() {
-            if !matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
-                json.push(b',');
-                json.extend_from_slice(&write(&Value::String(name.clone())));
-                json.push(b':');
-                json.extend_from_slice(&write(field));
+            if matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
+                continue;
             }
+            if let Some(first) = ready.take_if(|ready| *ready <= name.as_str()) {
+                put(first, written);
+                if first == name {
+                    continue;
+                }
+            }
+            put(name, &write(field));
+        }
+        if let Some(last) = ready {
+            put(last, written);
         }
         json.push(b'}');
         Draft { key: key_of(kind, &value), meta: Meta::read(kind, &value), json, splice }

@@ -14,6 +14,8 @@ use serde_json::Value;
 
 use super::{Key, custom};
 
+pub use super::inventory::Inventory;
+
 /// The API group of our own kinds.
 pub const GROUP: &str = "portolan.dev";
 /// Its version.
@@ -288,8 +290,8 @@ pub struct ApplicationStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Rollout>,
     /// What this Application manages, and nothing else will ever be pruned.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub inventory: Vec<InventoryItem>,
+    #[serde(skip_serializing_if = "Inventory::is_empty")]
+    pub inventory: Inventory,
     /// Digests that were judged bad and are not tried again.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub quarantine: Vec<Quarantined>,
@@ -319,30 +321,30 @@ pub struct ApplicationStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// One object that an Application manages.
+/// One object that an Application manages. The fields are in the order of their names, so that it is written canonically without a tree.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InventoryItem {
     /// `apps/v1`.
     pub api_version: String,
-    /// `Deployment`.
-    pub kind: String,
-    /// `crontabs`, for a kind that somebody defined; empty for the kinds of the program.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub plural: String,
-    /// Empty for cluster-scoped kinds.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub namespace: String,
-    /// The object's name.
-    pub name: String,
-    /// Proof of ownership: only an object with this uid is ever pruned.
-    pub uid: String,
-    /// The release that was last applied to this object: what the three-way merge takes away from.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub release: String,
     /// The number of the release that created it; 0 if it was there before and was adopted.
     #[serde(default)]
     pub created: i64,
+    /// `Deployment`.
+    pub kind: String,
+    /// The object's name.
+    pub name: String,
+    /// Empty for cluster-scoped kinds.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// `crontabs`, for a kind that somebody defined; empty for the kinds of the program.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub plural: String,
+    /// The release that was last applied to this object: what the three-way merge takes away from.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub release: String,
+    /// Proof of ownership: only an object with this uid is ever pruned.
+    pub uid: String,
 }
 
 impl InventoryItem {
@@ -557,12 +559,13 @@ pub struct Evidence {
 
 /// A piece of a release's rendered objects. Never changes.
 ///
-/// Beside the objects that the release wants (`<release>-<n>`) it may hold what was kept although the release did not want it
+/// Releases of an Application that have a piece in common share it: its name, `<application>-<digest>`, is that of what it holds, and it
+/// is deleted with the last of them. Beside what releases want, a Rendering may hold what was kept although a release did not want it
 /// (`<release>-kept-<n>`), or what objects were before the release took them over (`<release>-before-<n>`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Rendering {
-    /// Standard object metadata. Owned by its Release.
+    /// Standard object metadata. Owned by its Application, or by the Release whose note it is.
     #[serde(default)]
     pub metadata: ObjectMeta,
     /// The objects, in the order in which they are applied.

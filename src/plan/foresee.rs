@@ -5,6 +5,7 @@
 //! wrong; where it goes right it goes the same way.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
@@ -19,6 +20,7 @@ use serde_json::Value;
 use super::rollout::deployment::{self, Member};
 use super::rollout::{active, available, bounds, ready, replica_set, stamp};
 use super::schedule::{self, Budget, Cluster, Decision, Resort, Scheduler, Strategy};
+use super::sync::SyncPlan;
 use crate::object::Key;
 use crate::object::admit::assign;
 
@@ -37,7 +39,7 @@ pub struct Before {
     /// Replica sets.
     pub sets: Vec<ReplicaSet>,
     /// Pods that have not ended.
-    pub pods: Vec<Pod>,
+    pub pods: Vec<Arc<Pod>>,
     /// Namespaces: rules about other pods may choose them by their labels.
     pub namespaces: Vec<Namespace>,
     /// Priority classes, which say whose pods have to go for others.
@@ -137,6 +139,15 @@ pub fn grown(input: &Input<'_>) -> Before {
     }
 }
 
+/// Whether a plan may start or stop pods, where none waits for a host: otherwise nothing has to be known of pods to look ahead.
+pub fn moves(plan: &SyncPlan) -> bool {
+    let makes =
+        |key: &Key| matches!((key.kind.group, key.kind.kind), ("apps", "Deployment" | "ReplicaSet") | ("", "Pod" | "Namespace"));
+    // A namespace takes what is in it along when it goes; written, it moves nothing.
+    plan.changes().any(|change| makes(&change.name.0) && change.name.0.kind.kind != "Namespace")
+        || plan.prune.iter().any(|prune| makes(&prune.name.0))
+}
+
 /// Looks ahead.
 pub fn foresee(input: Input<'_>) -> Foreseen {
     let mut world = World::new(&input);
@@ -187,7 +198,7 @@ struct World {
     now: Timestamp,
     deployments: BTreeMap<Name, Deployment>,
     sets: BTreeMap<Name, ReplicaSet>,
-    pods: BTreeMap<Name, Pod>,
+    pods: BTreeMap<Name, Arc<Pod>>,
     cluster: Cluster,
     scheduler: Scheduler,
     /// What may have something to do.
@@ -227,7 +238,7 @@ impl World {
             cluster.set_namespace(name, namespace.metadata.labels.as_ref());
         }
         input.nodes.iter().for_each(|node| cluster.set_node(node));
-        let pods: BTreeMap<Name, Pod> = by_name(input.before.pods.clone(), |p| &p.metadata);
+        let pods: BTreeMap<Name, Arc<Pod>> = by_name(input.before.pods.clone(), |p| &p.metadata);
         pods.values().for_each(|pod| cluster.set_pod(pod));
         let unplaced = pods.iter().filter(|(_, p)| schedule::awaits_node(p)).map(|(n, _)| n.clone()).collect();
         // Those that go already take their places until they are gone; those that come will be there.
@@ -359,9 +370,12 @@ impl World {
         self.sets.iter().filter(move |(_, s)| owned_by(&s.metadata, uid.as_deref()))
     }
 
-    fn pods_of<'w>(&'w self, set: &ReplicaSet) -> impl Iterator<Item = (&'w Name, &'w Pod)> + use<'w> {
+    /// An owner is in the same namespace.
+    fn pods_of<'w>(&'w self, set: &ReplicaSet) -> impl Iterator<Item = (&'w Name, &'w Arc<Pod>)> + use<'w> {
+        let namespace = set.metadata.namespace.clone().unwrap_or_default();
         let uid = set.metadata.uid.clone();
-        self.pods.iter().filter(move |(_, p)| owned_by(&p.metadata, uid.as_deref()))
+        let inside = self.pods.range((namespace.clone(), String::new())..).take_while(move |(name, _)| name.0 == namespace);
+        inside.filter(move |(_, p)| owned_by(&p.metadata, uid.as_deref()))
     }
 
     fn add(&mut self, mut pod: Pod) {
@@ -369,7 +383,7 @@ impl World {
         let name = name_of(&pod.metadata);
         self.started.push(name.clone());
         self.unplaced.insert(name.clone());
-        self.pods.insert(name, pod);
+        self.pods.insert(name, Arc::new(pod));
     }
 
     /// Gives a pod its priority, as admission does.
@@ -392,6 +406,7 @@ impl World {
     /// Asks a pod to go. It keeps its place until it has stopped, which takes a moment: who is placed meanwhile is placed beside it.
     fn remove(&mut self, name: &Name) {
         let Some(pod) = self.pods.get_mut(name).filter(|p| p.metadata.deletion_timestamp.is_none()) else { return };
+        let pod = Arc::make_mut(pod);
         pod.metadata.deletion_timestamp = Some(stamp(self.now));
         self.cluster.set_pod(pod);
         self.leaving.insert(name.clone());
@@ -426,7 +441,7 @@ impl World {
     fn watch(&mut self, name: &Name) {
         let Some(deployment) = self.deployments.get(name) else { return };
         let min_ready = deployment.spec.min_ready_seconds.unwrap_or(0);
-        let pods: Vec<&Pod> =
+        let pods: Vec<&Arc<Pod>> =
             self.sets_of(deployment).flat_map(|(_, s)| self.pods_of(s).map(|(_, p)| p)).filter(|p| active(p)).collect();
         let most = pods.len() as i32;
         let least = pods.iter().filter(|p| available(p, min_ready, self.now)).count() as i32;
@@ -471,7 +486,7 @@ impl World {
             if !self.starting.is_empty() {
                 let now = self.now;
                 for name in std::mem::take(&mut self.starting) {
-                    self.pods.entry(name).and_modify(|pod| become_ready(pod, now));
+                    self.pods.entry(name).and_modify(|pod| become_ready(Arc::make_mut(pod), now));
                 }
                 continue;
             }
@@ -485,7 +500,7 @@ impl World {
     fn deployment(&mut self, name: &Name, again: &mut Vec<Timestamp>) -> bool {
         let Some(typed) = self.deployments.get(name).cloned() else { return false };
         let owned: Vec<(Name, ReplicaSet)> = self.sets_of(&typed).map(|(n, s)| (n.clone(), s.clone())).collect();
-        let members = owned.iter().map(|(_, set)| Member { set, pods: self.pods_of(set).map(|(_, p)| p).collect() }).collect();
+        let members = owned.iter().map(|(_, set)| Member { set, pods: self.pods_of(set).map(|(_, p)| &**p).collect() }).collect();
         let taken = |set: &str| self.sets.contains_key(&(name.0.clone(), set.to_owned()));
         let plan = deployment::plan(&deployment::Input { deployment: &typed, sets: members, taken: &taken, now: self.now });
         again.extend(plan.again);
@@ -519,20 +534,25 @@ impl World {
 
     fn set(&mut self, name: &Name, again: &mut Vec<Timestamp>) -> bool {
         let Some(set) = self.sets.get(name).cloned() else { return false };
-        let mine: Vec<(Name, Pod)> = self.pods_of(&set).map(|(n, p)| (n.clone(), p.clone())).collect();
+        let mine: Vec<(Name, Arc<Pod>)> = self.pods_of(&set).map(|(n, p)| (n.clone(), p.clone())).collect();
         let above = set.metadata.owner_references.iter().flatten().find(|o| o.controller == Some(true));
         let family = above.and_then(|o| self.deployments.values().find(|d| d.metadata.uid.as_ref() == Some(&o.uid)));
         let relatives: Vec<&Pod> = match family {
-            Some(deployment) => self.sets_of(deployment).flat_map(|(_, s)| self.pods_of(s).map(|(_, p)| p)).collect(),
-            None => mine.iter().map(|(_, p)| p).collect(),
+            Some(deployment) => self.sets_of(deployment).flat_map(|(_, s)| self.pods_of(s).map(|(_, p)| &**p)).collect(),
+            None => mine.iter().map(|(_, p)| &**p).collect(),
         };
         let mut crowds: BTreeMap<String, usize> = BTreeMap::new();
         for node in relatives.iter().filter(|p| active(p)).filter_map(|p| p.spec.as_ref()?.node_name.clone()) {
             *crowds.entry(node).or_default() += 1;
         }
         let spare = family.and_then(|d| deployment::spare(d, &relatives, self.now));
-        let input =
-            replica_set::Input { set: &set, pods: mine.iter().map(|(_, p)| p).collect(), crowds: &crowds, spare, now: self.now };
+        let input = replica_set::Input {
+            set: &set,
+            pods: mine.iter().map(|(_, p)| &**p).collect(),
+            crowds: &crowds,
+            spare,
+            now: self.now,
+        };
         let plan = replica_set::plan(&input);
         let status = replica_set::status(&input, &plan, plan.create, None);
         again.extend(plan.again);
@@ -560,7 +580,7 @@ impl World {
         let namespace = |b: &PodDisruptionBudget| b.metadata.namespace.clone().unwrap_or_default();
         let allowance = |b: &PodDisruptionBudget| {
             let inside = self.pods.iter().filter(|(name, _)| name.0 == namespace(b));
-            Budget::of(b, inside.map(|(_, pod)| pod))
+            Budget::of(b, inside.map(|(_, pod)| &**pod))
         };
         self.budgets.values().map(allowance).collect()
     }
@@ -568,12 +588,12 @@ impl World {
     /// Gives pods their hosts.
     fn place(&mut self) -> bool {
         let mut line: Vec<Name> = self.unplaced.iter().cloned().collect();
-        line.sort_by_cached_key(|name| self.pods.get(name).map(schedule::order));
+        line.sort_by_cached_key(|name| self.pods.get(name).map(|pod| schedule::order(pod)));
         let mut busy = false;
         // Classes that fit nowhere, not even when others go.
         let mut hopeless: BTreeMap<String, String> = BTreeMap::new();
         for name in line {
-            let Some(pod) = self.pods.get_mut(&name) else { continue };
+            let Some(pod) = self.pods.get_mut(&name).map(Arc::make_mut) else { continue };
             let class = Scheduler::class(pod);
             // One for whom a place is kept free fits there once it is free.
             let alike = !self.cluster.is_promised(&name) || self.cluster.expects(&name);

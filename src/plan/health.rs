@@ -12,9 +12,9 @@ use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Namespace, Pod
 use serde::Serialize;
 
 use crate::mutant::{self, Mutant};
-use crate::object::Object;
 use crate::object::custom::{self, Definition};
 use crate::object::ours::Evidence;
+use crate::object::{Key, Object};
 use crate::plan::rollout;
 
 /// After this many restarts a container that ends again is broken: it began and ended three times. One or two early exits are common
@@ -96,6 +96,14 @@ pub struct Children {
     pub restarts_before: i32,
     /// When the rollout that asks last wrote anything: what a container lacked before then may be there now.
     pub written: Option<Timestamp>,
+}
+
+/// Whether objects of this kind have a life of their own. What has none is well as soon as it exists.
+pub fn lives(key: &Key) -> bool {
+    matches!(
+        (key.kind.group, key.kind.kind),
+        ("apps", "Deployment" | "ReplicaSet") | ("", "Pod" | "Namespace") | (custom::GROUP, _)
+    )
 }
 
 /// Whether its children bear on how an object is. They do not when it says itself that all of them are as they should be, and there may

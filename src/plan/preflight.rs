@@ -5,13 +5,15 @@
 //! Not here: whether an image can be pulled. Only the host can tell, and it tells when the new pod is there; a rolling update with
 //! `maxUnavailable: 0` stops nothing before that.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus, Pod, PodSpec, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus, Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::Value;
 
 use super::schedule::{Cluster, Decision, Scheduler, Strategy};
 use super::sync::{Action, Change, SyncPlan, Wanted, problem};
@@ -58,10 +60,11 @@ pub fn check(input: &Input<'_>) -> Outcome {
         acceptable(input, change, &origin, &mut problems);
     }
     let here: BTreeMap<&Key, &Wanted> = input.wanted.iter().map(|w| (&w.key, w)).collect();
+    let mut spaces = BTreeMap::new();
     for wanted in input.wanted {
-        namespace(input, &here, wanted, &mut problems, &mut passing);
+        namespace(input, &here, &mut spaces, wanted, &mut problems, &mut passing);
         if let Some(spec) = pod_spec(wanted) {
-            references(input, &here, wanted, &spec, &mut problems);
+            references(input, &here, wanted, spec, &mut problems);
         }
     }
     room(input, &origins, &mut problems, &mut passing);
@@ -92,28 +95,44 @@ fn acceptable(input: &Input<'_>, change: &Change, origin: &Origin, problems: &mu
     }
 }
 
-/// An object's namespace exists, or comes with the same commit.
-fn namespace(
-    input: &Input<'_>,
+/// How a namespace is.
+#[derive(Clone, Copy)]
+enum Space {
+    There,
+    Leaving,
+    Missing,
+}
+
+/// An object's namespace exists, or comes with the same commit. Each is looked at once.
+fn namespace<'a>(
+    input: &Input<'a>,
     here: &BTreeMap<&Key, &Wanted>,
-    wanted: &Wanted,
+    spaces: &mut BTreeMap<&'a str, Space>,
+    wanted: &'a Wanted,
     problems: &mut Vec<ProblemRecord>,
     passing: &mut Vec<String>,
 ) {
     if !wanted.key.kind.namespaced {
         return;
     }
-    let key = Key::new(core("Namespace"), "", &wanted.key.namespace);
-    match (input.live)(&key) {
-        Some(live) if live.meta.deleting() => {
+    let space = *spaces.entry(&wanted.key.namespace).or_insert_with(|| {
+        let key = Key::new(core("Namespace"), "", &wanted.key.namespace);
+        match (input.live)(&key) {
+            Some(live) if live.meta.deleting() => Space::Leaving,
+            Some(_) => Space::There,
+            None if here.contains_key(&key) => Space::There,
+            None => Space::Missing,
+        }
+    });
+    match space {
+        Space::Leaving => {
             let text = format!("namespace {} is being deleted", wanted.key.namespace);
             if !passing.contains(&text) {
                 passing.push(text);
             }
         }
-        Some(_) => {}
-        None if here.contains_key(&key) => {}
-        None => {
+        Space::There => {}
+        Space::Missing => {
             let mut record = problem(&wanted.origin, format!("namespace {:?} does not exist", &*wanted.key.namespace));
             record.hint = Some("add a Namespace object to the repository, or correct the name".to_owned());
             problems.push(record);
@@ -126,7 +145,7 @@ fn references(
     input: &Input<'_>,
     here: &BTreeMap<&Key, &Wanted>,
     wanted: &Wanted,
-    spec: &PodSpec,
+    spec: &Value,
     problems: &mut Vec<ProblemRecord>,
 ) {
     let mut needed: BTreeSet<(&'static str, String, Option<String>)> = BTreeSet::new();
@@ -135,51 +154,52 @@ fn references(
             needed.insert((kind, name.to_owned(), key.map(str::to_owned)));
         }
     };
-    for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
-        for source in container.env.iter().flatten().filter_map(|e| e.value_from.as_ref()) {
-            if let Some(r) = &source.config_map_key_ref {
-                need("ConfigMap", &r.name, Some(&r.key), r.optional);
-            }
-            if let Some(r) = &source.secret_key_ref {
-                need("Secret", &r.name, Some(&r.key), r.optional);
+    fn list(value: &Value) -> std::slice::Iter<'_, Value> {
+        value.as_array().map_or(&[][..], Vec::as_slice).iter()
+    }
+    let text = |value: &'_ Value| value.as_str().unwrap_or_default().to_owned();
+    let optional = |source: &Value| source["optional"].as_bool();
+    for container in list(&spec["containers"]).chain(list(&spec["initContainers"])) {
+        for source in list(&container["env"]).map(|env| &env["valueFrom"]) {
+            for (field, kind) in [("configMapKeyRef", "ConfigMap"), ("secretKeyRef", "Secret")] {
+                if let Some(r) = source.get(field) {
+                    need(kind, &text(&r["name"]), Some(&text(&r["key"])), optional(r));
+                }
             }
         }
-        for source in container.env_from.iter().flatten() {
-            if let Some(r) = &source.config_map_ref {
-                need("ConfigMap", &r.name, None, r.optional);
-            }
-            if let Some(r) = &source.secret_ref {
-                need("Secret", &r.name, None, r.optional);
+        for source in list(&container["envFrom"]) {
+            for (field, kind) in [("configMapRef", "ConfigMap"), ("secretRef", "Secret")] {
+                if let Some(r) = source.get(field) {
+                    need(kind, &text(&r["name"]), None, optional(r));
+                }
             }
         }
     }
-    for volume in spec.volumes.iter().flatten() {
-        if let Some(source) = &volume.config_map {
-            need("ConfigMap", &source.name, None, source.optional);
-            for item in source.items.iter().flatten() {
-                need("ConfigMap", &source.name, Some(&item.key), source.optional);
+    for volume in list(&spec["volumes"]) {
+        if let Some(source) = volume.get("configMap") {
+            need("ConfigMap", &text(&source["name"]), None, optional(source));
+            for item in list(&source["items"]) {
+                need("ConfigMap", &text(&source["name"]), Some(&text(&item["key"])), optional(source));
             }
         }
-        if let Some(source) = &volume.secret {
-            let name = source.secret_name.as_deref().unwrap_or("");
-            need("Secret", name, None, source.optional);
-            for item in source.items.iter().flatten() {
-                need("Secret", name, Some(&item.key), source.optional);
-            }
+        if let Some(source) = volume.get("secret") {
+            need("Secret", &text(&source["secretName"]), None, optional(source));
         }
-        for part in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()) {
-            if let Some(source) = &part.config_map {
-                need("ConfigMap", &source.name, None, source.optional);
-            }
-            if let Some(source) = &part.secret {
-                need("Secret", &source.name, None, source.optional);
+        for part in list(&volume["projected"]["sources"]) {
+            for (field, kind) in [("configMap", "ConfigMap"), ("secret", "Secret")] {
+                if let Some(source) = part.get(field) {
+                    need(kind, &text(&source["name"]), None, optional(source));
+                }
             }
         }
     }
     let mut missing = BTreeSet::new();
     for (kind, name, field) in needed {
         let key = Key::new(core(kind), &wanted.key.namespace, &name);
-        let value = here.get(&key).map(|w| w.value.clone()).or_else(|| (input.live)(&key).map(|o| o.value()));
+        let value = match here.get(&key) {
+            Some(wanted) => Some(Cow::Borrowed(wanted.value.value())),
+            None => (input.live)(&key).map(|o| Cow::Owned(o.value())),
+        };
         let who = format!("{} {}/{}", wanted.key.kind.kind, wanted.key.namespace, wanted.key.name);
         match (value, field) {
             (None, _) => {
@@ -410,15 +430,15 @@ impl Workload {
     }
 }
 
-/// The pods that an object makes, if it makes any.
-fn pod_spec(wanted: &Wanted) -> Option<PodSpec> {
+/// The pods that an object makes, if it makes any: as a tree, because of thousands only a few fields are looked at.
+fn pod_spec(wanted: &Wanted) -> Option<&Value> {
     let path = match (wanted.key.kind.group, wanted.key.kind.kind) {
         ("", "Pod") => "/spec",
         ("apps" | "batch", "CronJob") => "/spec/jobTemplate/spec/template/spec",
         ("apps" | "batch", _) => "/spec/template/spec",
         _ => return None,
     };
-    serde_json::from_value(wanted.value.pointer(path)?.clone()).ok()
+    wanted.value.pointer(path)
 }
 
 fn core(kind: &str) -> &'static Kind {

@@ -8,14 +8,23 @@ use crate::object::source::{Entry, Tree, may_be_manifest};
 
 use super::document;
 
-/// The known kinds and those that the tree defines.
-pub(super) fn kinds(tree: &Tree, known: &Kinds) -> Kinds {
+/// The row of definitions.
+pub(super) fn row() -> &'static crate::object::Kind {
+    definitions()
+}
+
+/// Whether a file may have a definition. Nearly none has one, and reading them all twice would cost as much again.
+pub(super) fn speaks(content: &[u8]) -> bool {
     const WORD: &[u8] = b"CustomResourceDefinition";
+    content.windows(WORD.len()).any(|part| part == WORD)
+}
+
+/// The known kinds and those that the tree defines. Of each file's content and blob it is asked whether it may define any.
+pub(super) fn kinds(tree: &Tree, known: &Kinds, mut defines: impl FnMut(&[u8], &str) -> bool) -> Kinds {
     let mut kinds = known.clone();
     for (path, entry) in &tree.entries {
-        let Entry::File { content, .. } = entry else { continue };
-        // Nearly no file has one, and reading them all twice would cost as much again.
-        if !may_be_manifest(path) || !content.windows(WORD.len()).any(|part| part == WORD) {
+        let Entry::File { content, blob } = entry else { continue };
+        if !defines(content, blob) || !may_be_manifest(path) {
             continue;
         }
         let json = path.to_ascii_lowercase().ends_with(".json");

@@ -21,7 +21,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::mutant::{self, Mutant};
-use crate::object::custom::Kinds;
+use crate::object::custom::{Definition, Kinds};
+use crate::object::manifest::Manifest;
 use crate::object::source::{Entry, Origin, Tree, may_be_manifest};
 use crate::object::{Key, Kind};
 use check::Found;
@@ -33,10 +34,23 @@ use places::Place;
 pub struct Located {
     /// The file, and the line and column of the first thing in the document.
     pub origin: Origin,
-    /// The row of `KINDS`.
-    pub kind: &'static Kind,
-    /// The object, namespace and defaults filled in.
-    pub value: Value,
+    /// Kind, namespace and name.
+    pub key: Key,
+    /// The object, namespace and defaults filled in. Shared by all renderings of a file that did not change.
+    pub value: Manifest,
+}
+
+impl Located {
+    /// An object and where it is written.
+    pub fn new(origin: Origin, kind: &'static Kind, value: Value) -> Located {
+        Located { origin, key: key_of(kind, &value), value: value.into() }
+    }
+}
+
+fn key_of(kind: &'static Kind, value: &Value) -> Key {
+    let meta = &value["metadata"];
+    let namespace = if kind.namespaced { meta["namespace"].as_str().unwrap_or_default() } else { "" };
+    Key::new(kind, namespace, meta["name"].as_str().unwrap_or_default())
 }
 
 /// What a tree means.
@@ -78,18 +92,111 @@ impl Default for Options {
 /// that a rendering does not mention are forgotten.
 #[derive(Debug, Default)]
 pub struct Cache {
-    files: BTreeMap<CacheKey, Arc<Known>>,
+    /// The namespace that was filled in.
+    namespace: String,
+    /// Which kinds were defined.
+    defined: String,
+    /// By git's ids of contents.
+    files: BTreeMap<String, Slot>,
+    /// Which rendering this is: what it does not use is forgotten.
+    round: u64,
+    /// The paths of the last tree, and what is wrong with them.
+    names: (Vec<String>, Vec<Problem>),
 }
 
-/// Git's id of the content, whether it is JSON, the namespace that was filled in, and which kinds were defined.
-type CacheKey = (String, bool, String, String);
+/// What is known of one content.
+#[derive(Debug, Default)]
+struct Slot {
+    /// Read as YAML, and as JSON.
+    read: [Option<Arc<Known>>; 2],
+    /// Whether it may define kinds: all files have to be asked that first.
+    defines: bool,
+    /// When it was used last.
+    round: u64,
+}
 
-/// One file, read. Objects are kept as bytes, which are a tenth of the size of trees.
+/// One file, read.
 #[derive(Debug)]
 struct Known {
-    objects: Vec<(Place, &'static Kind, Vec<u8>)>,
+    objects: Vec<Part>,
     faults: Vec<Fault>,
 }
+
+/// One object of a file. Its canonical bytes are kept for the digest of the whole.
+#[derive(Debug)]
+struct Part {
+    at: Place,
+    key: Key,
+    value: Manifest,
+    json: Vec<u8>,
+}
+
+/// What a record says that a file holds.
+pub struct Recorded {
+    /// Git's id of the content.
+    pub blob: String,
+    /// Whether it is JSON.
+    pub json: bool,
+    /// Its objects, and the line on which each begins.
+    pub objects: Vec<(u32, Key, Manifest)>,
+}
+
+impl Cache {
+    /// What somebody else has learned: a record of what files hold, made with the same options. The caller knows that the record is that
+    /// of a whole accepted commit, so that a file of it that is not named here holds no definition of a kind.
+    pub fn recorded(options: &Options, files: Vec<Recorded>, rest: Vec<(String, bool)>) -> Cache {
+        let mut cache = Cache { namespace: options.namespace.clone(), ..Cache::default() };
+        let mut kinds = options.kinds.clone();
+        for file in files {
+            let defines = |(_, key, _): &&(u32, Key, Manifest)| key.kind == definitions::row();
+            for (_, _, manifest) in file.objects.iter().filter(defines) {
+                kinds = kinds.with(&Definition::read(manifest));
+            }
+            let slot = cache.files.entry(file.blob).or_default();
+            slot.defines |= file.objects.iter().any(|object| defines(&object));
+            let part = |(line, key, value): (u32, Key, Manifest)| {
+                let json = serde_json::to_vec(value.value()).expect("a JSON tree can be written");
+                Part { at: (line, 0), key, value, json }
+            };
+            let known = Known { objects: file.objects.into_iter().map(part).collect(), faults: Vec::new() };
+            slot.read[usize::from(file.json)] = Some(Arc::new(known));
+        }
+        for (blob, json) in rest {
+            let slot = cache.files.entry(blob).or_default();
+            slot.read[usize::from(json)].get_or_insert_with(|| Arc::new(Known { objects: Vec::new(), faults: Vec::new() }));
+        }
+        cache.defined = defined(&kinds);
+        cache
+    }
+}
+
+impl Cache {
+    /// Whether a tree whose known files were left empty can be rendered with this: everything that is empty is known, and its kinds are
+    /// those with which the known files were read.
+    pub fn covers(&self, tree: &Tree, options: &Options) -> bool {
+        let known = |(path, entry): (&String, &Entry)| match entry {
+            Entry::File { content, blob } if content.is_empty() => {
+                self.files.get(blob).is_some_and(|slot| slot.read[usize::from(is_json(path))].is_some())
+            }
+            _ => true,
+        };
+        let defines =
+            |content: &[u8], blob: &str| self.files.get(blob).map_or_else(|| definitions::speaks(content), |s| s.defines);
+        let kinds = definitions::kinds(tree, &options.kinds, defines);
+        self.namespace == options.namespace && self.defined == defined(&kinds) && tree.entries.iter().all(known)
+    }
+    /// Whether a file is known to define kinds, by its blob: then its content is needed again.
+    pub fn defines(&self, blob: &str) -> bool {
+        self.files.get(blob).is_none_or(|slot| slot.defines)
+    }
+}
+
+fn defined(kinds: &Kinds) -> String {
+    kinds.custom().iter().filter_map(|kind| kind.version_of()).map(|version| version.digest.as_str()).collect()
+}
+
+/// Files from which on it is worth while to read on several processors.
+const MANY: usize = 200;
 
 /// Problems that are reported of one commit. Who has more has one cause for most of them.
 const MOST_PROBLEMS: usize = 500;
@@ -107,12 +214,38 @@ pub fn render(tree: &Tree, options: &Options) -> Result<Rendered, Vec<Problem>> 
 /// # Errors
 /// Every problem of every file, ordered by place.
 pub fn render_cached(tree: &Tree, options: &Options, cache: &mut Cache) -> Result<Rendered, Vec<Problem>> {
-    let mut problems = names(tree);
-    let kinds = definitions::kinds(tree, &options.kinds);
-    let defined: String =
-        kinds.custom().iter().filter_map(|kind| kind.version_of()).map(|version| version.digest.as_str()).collect();
-    let mut used = BTreeMap::new();
-    let mut objects: BTreeMap<Key, (Located, Vec<u8>)> = BTreeMap::new();
+    if !cache.names.0.iter().eq(tree.entries.keys()) {
+        cache.names = (tree.entries.keys().cloned().collect(), names(tree));
+    }
+    let mut problems = cache.names.1.clone();
+    cache.round += 1;
+    let mut unknown = 0;
+    let kinds = definitions::kinds(tree, &options.kinds, |content, blob| match cache.files.get_mut(blob) {
+        Some(slot) => {
+            slot.round = cache.round;
+            slot.defines
+        }
+        None => {
+            unknown += 1;
+            let defines = definitions::speaks(content);
+            if !blob.is_empty() {
+                cache.files.insert(blob.to_owned(), Slot { defines, round: cache.round, ..Slot::default() });
+            }
+            defines
+        }
+    });
+    cache.files.retain(|_, slot| slot.round == cache.round);
+    let defined = defined(&kinds);
+    // Files were read for one namespace and with the help of certain kinds: for others they have to be read again.
+    if cache.namespace != options.namespace || cache.defined != defined {
+        (cache.namespace, cache.defined) = (options.namespace.clone(), defined);
+        cache.files.values_mut().for_each(|slot| slot.read = Default::default());
+        unknown = tree.entries.len();
+    }
+    if unknown >= MANY {
+        read_many(tree, options, &kinds, cache);
+    }
+    let mut places: Vec<(Arc<str>, Arc<Known>)> = Vec::with_capacity(tree.entries.len());
     for (path, entry) in &tree.entries {
         let file: Arc<str> = path.as_str().into();
         let mut say = |at: Place, message: String, hint: Option<String>| {
@@ -120,14 +253,12 @@ pub fn render_cached(tree: &Tree, options: &Options, cache: &mut Cache) -> Resul
         };
         let known = match entry {
             Entry::File { content, blob } if may_be_manifest(path) => {
-                let json = path.to_ascii_lowercase().ends_with(".json");
-                let key = (blob.clone(), json, options.namespace.clone(), defined.clone());
-                let known = cache.files.get(&key).or_else(|| used.get(&key)).filter(|_| !blob.is_empty()).cloned();
-                let known = known.unwrap_or_else(|| Arc::new(read(content, json, &options.namespace, &kinds)));
-                if !blob.is_empty() {
-                    used.insert(key, known.clone());
+                let json = is_json(path);
+                let fresh = || Arc::new(read(content, json, &options.namespace, &kinds));
+                match cache.files.get_mut(blob) {
+                    Some(slot) => slot.read[usize::from(json)].get_or_insert_with(fresh).clone(),
+                    None => fresh(),
                 }
-                known
             }
             Entry::File { .. } => continue,
             Entry::TooLarge(size) => {
@@ -152,32 +283,36 @@ pub fn render_cached(tree: &Tree, options: &Options, cache: &mut Cache) -> Resul
         for fault in &known.faults {
             say(fault.at, fault.message.clone(), fault.hint.clone());
         }
-        for (at, kind, json) in &known.objects {
-            let value: Value = serde_json::from_slice(json).expect("we wrote it");
-            let meta = &value["metadata"];
-            let namespace = if kind.namespaced { meta["namespace"].as_str().unwrap_or_default() } else { "" };
-            let key = Key::new(kind, namespace, meta["name"].as_str().unwrap_or_default());
-            let origin = Origin { file: file.clone(), line: at.0, column: at.1 };
-            match objects.entry(key) {
-                btree_map::Entry::Vacant(place) => {
-                    place.insert((Located { origin, kind, value }, json.clone()));
-                }
+        places.push((file, known));
+    }
+    let mut objects: BTreeMap<&Key, (&Arc<str>, &Part)> = BTreeMap::new();
+    for (file, known) in &places {
+        for part in &known.objects {
+            match objects.entry(&part.key) {
+                btree_map::Entry::Vacant(place) => drop(place.insert((file, part))),
                 btree_map::Entry::Occupied(first) => {
-                    let message = format!("{} is defined twice; the first is at {}", first.key(), first.get().0.origin);
-                    say(*at, message, Some("remove one of them, or give it another name or namespace".to_owned()));
+                    let (file_of_first, first_part) = first.get();
+                    let first_at = origin(file_of_first, first_part.at);
+                    let message = format!("{} is defined twice; the first is at {first_at}", part.key);
+                    let hint = Some("remove one of them, or give it another name or namespace".to_owned());
+                    problems.push(Problem { origin: origin(file, part.at), message, hint });
                 }
             }
         }
     }
-    cache.files = used;
     if problems.is_empty() || (mutant::on(Mutant::PartialAdmission) && !objects.is_empty()) {
         let mut digest = Sha256::new();
-        for (_, json) in objects.values() {
-            digest.update(json);
+        for (_, part) in objects.values() {
+            digest.update(&part.json);
             digest.update(b"\n");
         }
         let digest = digest.finalize().iter().map(|b| format!("{b:02x}")).collect();
-        return Ok(Rendered { objects: objects.into_values().map(|(located, _)| located).collect(), digest });
+        let located = |(key, (file, part)): (&Key, (&Arc<str>, &Part))| Located {
+            origin: origin(file, part.at),
+            key: key.clone(),
+            value: part.value.clone(),
+        };
+        return Ok(Rendered { objects: objects.into_iter().map(located).collect(), digest });
     }
     problems.sort();
     if problems.len() > MOST_PROBLEMS {
@@ -187,6 +322,42 @@ pub fn render_cached(tree: &Tree, options: &Options, cache: &mut Cache) -> Resul
         problems.push(Problem { origin, message: format!("and {more} more problems"), hint: None });
     }
     Err(problems)
+}
+
+fn is_json(path: &str) -> bool {
+    let (path, ending) = (path.as_bytes(), b".json");
+    path.len() >= ending.len() && path[path.len() - ending.len()..].eq_ignore_ascii_case(ending)
+}
+
+/// Reads what the cache does not know, if it is much, on all processors. What a file holds depends on no other one.
+fn read_many(tree: &Tree, options: &Options, kinds: &Kinds, cache: &mut Cache) {
+    let mut unknown: BTreeMap<(&str, bool), &[u8]> = BTreeMap::new();
+    for (path, entry) in &tree.entries {
+        if let Entry::File { content, blob } = entry
+            && may_be_manifest(path)
+            && cache.files.get(blob).is_some_and(|slot| slot.read[usize::from(is_json(path))].is_none())
+        {
+            unknown.insert((blob, is_json(path)), content);
+        }
+    }
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if unknown.len() < MANY || processors < 2 {
+        return;
+    }
+    let unknown: Vec<((&str, bool), &[u8])> = unknown.into_iter().collect();
+    let share = &|part: &[((&str, bool), &[u8])]| -> Vec<Arc<Known>> {
+        part.iter().map(|((_, json), content)| Arc::new(read(content, *json, &options.namespace, kinds))).collect()
+    };
+    let known: Vec<Vec<Arc<Known>>> = std::thread::scope(|scope| {
+        let parts = unknown.chunks(unknown.len().div_ceil(processors));
+        let readers: Vec<_> = parts.map(|part| scope.spawn(move || share(part))).collect();
+        readers.into_iter().map(|reader| reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    });
+    for (((blob, json), _), known) in unknown.iter().zip(known.into_iter().flatten()) {
+        if let Some(slot) = cache.files.get_mut(*blob) {
+            slot.read[usize::from(*json)] = Some(known);
+        }
+    }
 }
 
 /// Reads and checks one file.
@@ -204,9 +375,17 @@ fn read(content: &[u8], json: bool, namespace: &str, kinds: &Kinds) -> Known {
             }
         }
     }
-    let bytes = |value: Value| serde_json::to_vec(&value).expect("a JSON tree can be written");
-    let objects = found.objects.into_iter().map(|(at, kind, value)| (at, kind, bytes(value))).collect();
-    Known { objects, faults: found.faults }
+    let part = |(at, kind, value): (Place, &'static Kind, Value)| {
+        let json = serde_json::to_vec(&value).expect("a JSON tree can be written");
+        // As it will be read from a record: what is compared later has gone the same way.
+        let value = Manifest::read(&json).expect("we wrote it");
+        Part { at, key: key_of(kind, &value), value, json }
+    };
+    Known { objects: found.objects.into_iter().map(part).collect(), faults: found.faults }
+}
+
+fn origin(file: &Arc<str>, at: Place) -> Origin {
+    Origin { file: file.clone(), line: at.0, column: at.1 }
 }
 
 /// Names of files that would mean trouble: on other machines, in messages, or as paths.

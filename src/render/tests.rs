@@ -26,14 +26,7 @@ fn add(tree: &mut Tree, name: &str, content: &[u8]) {
 fn shown(result: &Result<Rendered, Vec<Problem>>) -> String {
     match result {
         Ok(rendered) => {
-            let line = |l: &Located| {
-                let key = Key::new(
-                    l.kind,
-                    l.value["metadata"]["namespace"].as_str().unwrap_or(""),
-                    l.value["metadata"]["name"].as_str().unwrap(),
-                );
-                format!("{key} from {}\n", l.origin)
-            };
+            let line = |l: &Located| format!("{} from {}\n", l.key, l.origin);
             rendered.objects.iter().map(line).collect()
         }
         Err(problems) => {
@@ -291,6 +284,137 @@ fn a_cache_changes_nothing_but_the_time() {
     let config = "# file a.yaml\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
     render_cached(&tree(config), &Options::default(), &mut cache).unwrap();
     assert_eq!(render_cached(&tree(config), &other, &mut cache), render(&tree(config), &other));
+}
+
+/// What a cache knows of files, whatever becomes of them.
+#[test]
+fn a_cache_follows_files_wherever_they_go() {
+    let config =
+        |name: &str, text: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{x: {text}}}\n");
+    let (a, b) = (config("a", "one"), config("b", "two"));
+    let json = r#"{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "j"}}"#;
+    let mut cache = Cache::default();
+    for text in [
+        format!("# file a.yaml\n{a}# file b.yaml\n{b}"),
+        format!("# file a.yaml\n{}# file b.yaml\n{b}", config("a", "changed")),
+        format!("# file deep/er/a.yaml\n{a}# file b.yaml\n{b}"),
+        format!("# file a.yaml\n{a}# file again/a.yaml\n{a}"),
+        format!("# file a.yaml\n{a}"),
+        format!("# file a.yaml\n{json}"),
+        format!("# file a.json\n{json}"),
+        format!("# file a.json\n{a}"),
+        format!("# file A.yaml\n{a}# file a.yaml\n{b}"),
+        String::new(),
+        format!("# file b.yaml\n{a}# file a.yaml\n{b}"),
+    ] {
+        for namespace in ["default", "other", "default"] {
+            let options = Options { namespace: namespace.to_owned(), ..Options::default() };
+            assert_eq!(render_cached(&tree(&text), &options, &mut cache), render(&tree(&text), &options), "{namespace}:\n{text}");
+        }
+    }
+}
+
+/// Many files are read side by side, and come out as if they were read one after the other.
+#[test]
+fn many_files_are_rendered_like_few() {
+    let mut all = Tree::default();
+    for n in 0..2 * MANY {
+        let text = match n % 50 {
+            7 => "kind: Nothing\n".to_owned(),
+            _ => format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c{n}}}\ndata: {{x: v{n}}}\n"),
+        };
+        add(&mut all, &format!("{}/c{n}.yaml", n % 7), text.as_bytes());
+    }
+    let problems = render(&all, &Options::default()).unwrap_err();
+    assert_eq!(problems.len(), 2 * MANY / 50);
+    all.entries.retain(|_, entry| !matches!(entry, Entry::File { content, .. } if content.starts_with(b"kind: Nothing")));
+    let together = render(&all, &Options::default()).unwrap();
+    let mut cache = Cache::default();
+    let mut few = Tree::default();
+    for (path, entry) in &all.entries {
+        few.entries.insert(path.clone(), entry.clone());
+        if few.entries.len() % 100 == 0 {
+            render_cached(&few, &Options::default(), &mut cache).unwrap();
+        }
+    }
+    assert_eq!(render_cached(&few, &Options::default(), &mut cache).unwrap(), together);
+    // Objects are found by their keys in the order in which they come.
+    assert!(together.objects.is_sorted_by(|a, b| a.key < b.key));
+}
+
+/// What a record says that files hold is what they would be rendered to, and where it cannot be taken for that, it is not.
+#[test]
+fn a_record_stands_for_files_that_are_not_read() {
+    let definition = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: ships.port.example}\nspec:\n  group: port.example\n  \
+                      scope: Namespaced\n  names: {plural: ships, kind: Ship}\n  versions:\n    - name: v1\n      served: true\n      storage: true\n      schema:\n        \
+                      openAPIV3Schema:\n          type: object\n          properties:\n            spec: {type: object, properties: {masts: {type: integer, default: 1}}}\n";
+    let ship = "apiVersion: port.example/v1\nkind: Ship\nmetadata: {name: s}\nspec: {}\n";
+    let options = Options::default();
+    let text = |ship: &str, definition: &str| {
+        format!("# file a.yaml\n{WEB}# file nothing.yaml\n# only words\n# file ship.yaml\n{ship}# file z.yaml\n{definition}")
+    };
+    let whole = tree(&text(ship, definition));
+    let rendered = render(&whole, &options).unwrap();
+    // As the record has it: no columns, files by name.
+    let learn = || {
+        let (mut files, mut rest) = (Vec::new(), Vec::new());
+        for (path, entry) in &whole.entries {
+            let Entry::File { blob, .. } = entry else { unreachable!() };
+            let objects = rendered.objects.iter().filter(|o| *o.origin.file == **path);
+            let objects: Vec<_> = objects.map(|o| (o.origin.line, o.key.clone(), o.value.clone())).collect();
+            match objects.is_empty() {
+                true => rest.push((blob.clone(), false)),
+                false => files.push(Recorded { blob: blob.clone(), json: false, objects }),
+            }
+        }
+        Cache::recorded(&options, files, rest)
+    };
+    let emptied = |mut tree: Tree, cache: &Cache| {
+        let known: Vec<String> = whole
+            .entries
+            .values()
+            .filter_map(|e| if let Entry::File { blob, .. } = e { Some(blob.clone()) } else { None })
+            .collect();
+        for entry in tree.entries.values_mut() {
+            if let Entry::File { content, blob } = entry
+                && known.contains(blob)
+                && !cache.defines(blob)
+            {
+                *content = bytes::Bytes::new();
+            }
+        }
+        tree
+    };
+    let mut cache = learn();
+    let bare = emptied(whole.clone(), &cache);
+    assert!(bare.entries.values().filter(|e| matches!(e, Entry::File { content, .. } if content.is_empty())).count() == 3);
+    assert!(cache.covers(&bare, &options));
+    let again = render_cached(&bare, &options, &mut cache).unwrap();
+    assert_eq!(again.digest, rendered.digest);
+    let values = |r: &Rendered| r.objects.iter().map(|o| (o.key.clone(), o.value.clone(), o.origin.line)).collect::<Vec<_>>();
+    assert_eq!(values(&again), values(&rendered));
+
+    // One object more, the others not read.
+    let more = format!("{}# file more.yaml\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: more}}\n", text(ship, definition));
+    let mut cache = learn();
+    let bare = emptied(tree(&more), &cache);
+    assert!(cache.covers(&bare, &options));
+    assert_eq!(values(&render_cached(&bare, &options, &mut cache).unwrap()), values(&render(&tree(&more), &options).unwrap()));
+
+    // Another definition: what was read with the old one is not taken for what it would be with the new one.
+    let other = text(ship, &definition.replace("default: 1", "default: 3"));
+    let cache = learn();
+    assert!(!cache.covers(&emptied(tree(&other), &cache), &options));
+    let without = text(ship, "# gone");
+    assert!(!cache.covers(&emptied(tree(&without), &cache), &options));
+    // Another namespace for those that name none.
+    let elsewhere = Options { namespace: "other".to_owned(), ..Options::default() };
+    assert!(!cache.covers(&emptied(whole.clone(), &cache), &elsewhere));
+    // The same content under a name by which it is read otherwise.
+    let mut moved = emptied(whole.clone(), &cache);
+    let web = moved.entries.remove("a.yaml").unwrap();
+    moved.entries.insert("a.json".to_owned(), web);
+    assert!(!cache.covers(&moved, &options));
 }
 
 /// Class C and F54: what was made to hurt is refused quickly, by name, and nothing else suffers.

@@ -373,7 +373,7 @@ impl Book {
         let Some(status) = self.status(before) else {
             return Err(broken("GI6", format!("{} was deleted for no Application", old.key)));
         };
-        let listed = status.inventory.iter().find(|item| is(item, &old.key));
+        let listed = status.inventory.items().find(|item| is(item, &old.key));
         if listed.is_none_or(|item| item.uid != old.meta.uid) {
             return Err(broken("GI6", format!("{} was pruned, and is not in the inventory with its uid", old.key)));
         }

@@ -117,7 +117,7 @@ fn objects(view: &View, status: &ApplicationStatus) -> Option<String> {
         return Some(format!("RB1: {what}"));
     }
     let empty = wanted.is_empty();
-    let left = status.inventory.iter().find(|item| {
+    let left = status.inventory.items().find(|item| {
         !wanted
             .keys()
             .any(|k| (k.kind.kind, &*k.namespace, &*k.name) == (item.kind.as_str(), item.namespace.as_str(), item.name.as_str()))

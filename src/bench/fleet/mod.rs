@@ -39,6 +39,13 @@ pub struct Size {
     pub deployments: usize,
 }
 
+impl Size {
+    /// How many pods one of the Deployments has.
+    pub(in crate::bench) fn replicas(&self, deployment: usize) -> usize {
+        self.pods / self.deployments + usize::from(deployment < self.pods % self.deployments)
+    }
+}
+
 /// How long any step may take before the benchmark gives up.
 const PATIENCE: Duration = Duration::from_secs(1800);
 /// How often a hollow host renews its lease.
@@ -49,6 +56,75 @@ const JOINING: usize = 64;
 const REST: Duration = Duration::from_secs(20);
 /// How many pods are created one by one for the latency of an idle cluster.
 const SINGLES: usize = 200;
+
+/// A server, somebody who looks, and hosts that may join: what every benchmark with hollow hosts stands on.
+pub(in crate::bench) struct Ground {
+    pub(in crate::bench) house: House,
+    pub(in crate::bench) server: Server,
+    /// How the administrator speaks to it.
+    pub(in crate::bench) admin: Arc<rustls::ClientConfig>,
+    pub(in crate::bench) observer: Observer,
+    fleet: Arc<Fleet>,
+    _watcher: tokio_util::task::AbortOnDropHandle<()>,
+}
+
+impl Ground {
+    /// Starts the server. Nobody has joined yet.
+    pub(in crate::bench) async fn start(options: &Options) -> Result<Ground> {
+        let flags = ["--eviction-after", "5s", "--eviction-rate", "1000", "--node-lease", "40s"];
+        let house = House::start_with(options, &[], &flags).await?;
+        let (server, certificate, key) = Server::of(&house).await?;
+        let admin = server.tls(Some((&certificate, &key)))?;
+        let observer = Observer::start(&server, &certificate, &key)?;
+        let fleet = Arc::new(Fleet {
+            server: server.clone(),
+            renew: RENEW,
+            watching: Default::default(),
+            renewed: Default::default(),
+            conflicts: Default::default(),
+            untold: Default::default(),
+            trouble: Default::default(),
+        });
+        let watcher = {
+            let (fleet, observer) = (fleet.clone(), observer.clone());
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(Duration::from_secs(10)).await;
+                    tracing::debug!(
+                        watching = fleet.watching.load(Relaxed),
+                        renewed = fleet.renewed.load(Relaxed),
+                        conflicts = fleet.conflicts.load(Relaxed),
+                        untold = fleet.untold.load(Relaxed),
+                        pods = observer.picture.lock().pods.len(),
+                        trouble = fleet.trouble.lock().as_deref(),
+                        "the fleet lives"
+                    );
+                }
+            })
+        };
+        let watcher = tokio_util::task::AbortOnDropHandle::new(watcher);
+        Ok(Ground { house, server, admin, observer, fleet, _watcher: watcher })
+    }
+
+    /// Lets so many hosts join and waits until they are ready. They live until they are aborted.
+    pub(in crate::bench) async fn join(&self, count: usize) -> Result<Vec<JoinHandle<()>>> {
+        let token = self.house.portolan(&["token", "create"]).await?;
+        let hosts = join(&self.fleet, &token, count).await?;
+        self.observer.until("hosts that are ready", PATIENCE, |p| (p.ready_nodes(), count)).await?;
+        Ok(hosts)
+    }
+
+    /// Waits until so many pods of a version are ready.
+    pub(in crate::bench) async fn ready(&self, version: &str, pods: usize) -> Result<()> {
+        self.observer.until("pods that are ready", PATIENCE, |p| (p.serving(version), pods)).await.map(drop)
+    }
+
+    /// What went wrong with a host last: told beside whatever made the benchmark fail.
+    pub(in crate::bench) fn trouble(&self) -> String {
+        let trouble = self.fleet.trouble.lock().take();
+        format!("the last trouble of a host: {}", trouble.unwrap_or_else(|| "none".to_owned()))
+    }
+}
 
 /// What is shown over the number of pods: the title, the figures, and their unit.
 const CHARTS: &[(&str, &[&str], &str)] = &[
@@ -90,45 +166,14 @@ pub(super) async fn run(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Resul
 
 /// One fleet, from its beginning to the restart.
 async fn life(options: &Options, size: Size, say: &(dyn Fn(&str) + Sync)) -> Result<Vec<Figure>> {
-    let flags = ["--eviction-after", "5s", "--eviction-rate", "1000", "--node-lease", "40s"];
-    let mut house = House::start_with(options, &[], &flags).await?;
-    let (server, certificate, key) = Server::of(&house).await?;
-    let admin = server.tls(Some((&certificate, &key)))?;
-    let observer = Observer::start(&server, &certificate, &key)?;
-    let fleet = Arc::new(Fleet {
-        server: server.clone(),
-        renew: RENEW,
-        watching: Default::default(),
-        renewed: Default::default(),
-        conflicts: Default::default(),
-        untold: Default::default(),
-        trouble: Default::default(),
-    });
-    let mut sheet = Sheet::new(size, house.server)?;
-    let watcher = {
-        let (fleet, observer) = (fleet.clone(), observer.clone());
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(Duration::from_secs(10)).await;
-                tracing::debug!(
-                    watching = fleet.watching.load(Relaxed),
-                    renewed = fleet.renewed.load(Relaxed),
-                    conflicts = fleet.conflicts.load(Relaxed),
-                    untold = fleet.untold.load(Relaxed),
-                    pods = observer.picture.lock().pods.len(),
-                    trouble = fleet.trouble.lock().as_deref(),
-                    "the fleet lives"
-                );
-            }
-        })
-    };
-    let _watcher = tokio_util::task::AbortOnDropHandle::new(watcher);
+    let mut ground = Ground::start(options).await?;
+    let (server, admin) = (ground.server.clone(), ground.admin.clone());
+    let (fleet, observer) = (ground.fleet.clone(), ground.observer.clone());
+    let mut sheet = Sheet::new(size, ground.house.server)?;
     let result = async {
         say(&format!("{} hosts join", size.hosts));
-        let token = house.portolan(&["token", "create"]).await?;
         sheet.begin()?;
-        let mut hosts = join(&fleet, &token, size.hosts).await?;
-        observer.until("hosts that are ready", PATIENCE, |p| (p.ready_nodes(), size.hosts)).await?;
+        let mut hosts = ground.join(size.hosts).await?;
         sheet.lap("hosts registered and Ready")?;
         say("at rest, without pods");
         one_by_one(&server, &admin, &observer, &mut sheet, say).await?;
@@ -137,8 +182,8 @@ async fn life(options: &Options, size: Size, say: &(dyn Fn(&str) + Sync)) -> Res
         let wire = Wire::open(&server, admin.clone(), None).await?;
         let before = counts(&wire).await?;
         sheet.begin()?;
-        house.commit("All of them", &manifests(size, "1"))?;
-        observer.until("pods that are ready", PATIENCE, |p| (p.serving("1"), size.pods)).await?;
+        ground.house.commit("All of them", &manifests(size, "1"))?;
+        ground.ready("1", size.pods).await?;
         let took = sheet.lap("pods from one commit, all Ready")?;
         sheet.add("pods Ready per second", "1/s", size.pods as f64 / took.as_secs_f64());
         sheet.work("pods from one commit", &before, &counts(&wire).await?);
@@ -153,12 +198,12 @@ async fn life(options: &Options, size: Size, say: &(dyn Fn(&str) + Sync)) -> Res
         let cpu = sheet.cpu()?;
         sheet.add("server CPU at rest, with all leases", "% of a core", cpu / REST.as_secs_f64() * 100.0);
         sheet.add("leases renewed per second", "1/s", (fleet.renewed.load(Relaxed) - renewed) as f64 / REST.as_secs_f64());
-        sheet.add("server memory at rest, with all pods", "MB", rest::resident(house.server)?);
+        sheet.add("server memory at rest, with all pods", "MB", rest::resident(ground.house.server)?);
 
         say("everything is updated");
         let before = counts(&wire).await?;
         sheet.begin()?;
-        house.commit("All of them, anew", &manifests(size, "2"))?;
+        ground.house.commit("All of them, anew", &manifests(size, "2"))?;
         observer
             .until("pods of the new version that are ready", PATIENCE, |p| {
                 (p.serving("2").saturating_sub(p.pods.len() - p.serving("2").min(p.pods.len())), size.pods)
@@ -189,11 +234,11 @@ async fn life(options: &Options, size: Size, say: &(dyn Fn(&str) + Sync)) -> Res
         tokio::time::sleep(Duration::from_secs(5)).await;
 
         say("the server is killed and starts again");
-        sheet.add("peak memory of the server", "MB", rest::peak(house.server)?);
+        sheet.add("peak memory of the server", "MB", rest::peak(ground.house.server)?);
         let alive = size.hosts - lost;
         let begun = Instant::now();
-        house.restart().await?;
-        sheet.begin_anew(begun, house.server);
+        ground.house.restart().await?;
+        sheet.begin_anew(begun, ground.house.server);
         let count = loop {
             match everything(&server, &admin).await {
                 Ok(count) => break count,
@@ -207,15 +252,14 @@ async fn life(options: &Options, size: Size, say: &(dyn Fn(&str) + Sync)) -> Res
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         sheet.lap("server killed, until every host watches again")?;
-        sheet.add("peak memory of the server after its restart", "MB", rest::peak(house.server)?);
-        sheet.add("size of the store", "MB", below(&house.dir.join("server/store"))? as f64 / 1e6);
+        sheet.add("peak memory of the server after its restart", "MB", rest::peak(ground.house.server)?);
+        sheet.add("size of the store", "MB", below(&ground.house.dir.join("server/store"))? as f64 / 1e6);
         sheet.add("requests decided anew after a conflict", "", fleet.conflicts.load(Relaxed) as f64);
         drop(hosts);
         anyhow::Ok(())
     }
     .await;
-    let trouble = fleet.trouble.lock().take();
-    result.with_context(|| format!("the last trouble of a host: {}", trouble.unwrap_or_else(|| "none".to_owned())))?;
+    result.with_context(|| ground.trouble())?;
     Ok(sheet.figures)
 }
 
@@ -300,19 +344,22 @@ async fn everything(server: &Server, tls: &Arc<rustls::ClientConfig>) -> Result<
 fn manifests(size: Size, version: &str) -> Vec<(String, String)> {
     (0..size.deployments)
         .map(|n| {
-            let replicas = size.pods / size.deployments + usize::from(n < size.pods % size.deployments);
             let name = format!("fleet-{n:05}");
-            let text = format!(
-                "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\nspec:\n  \
-                 replicas: {replicas}\n  selector: {{matchLabels: {{app: {name}}}}}\n  template:\n    \
-                 metadata: {{labels: {{app: {name}, version: \"{version}\"}}}}\n    spec:\n      \
-                 terminationGracePeriodSeconds: 0\n      containers:\n        - name: main\n          image: hollow\n          \
-                 env: [{{name: VERSION, value: \"{version}\"}}]\n          ports: [{{containerPort: 8080}}]\n          \
-                 resources: {{requests: {{cpu: 10m, memory: 16Mi}}}}\n"
-            );
-            (format!("{name}.yaml"), text)
+            (format!("{name}.yaml"), deployment(&name, "default", size.replicas(n), version))
         })
         .collect()
+}
+
+/// A Deployment whose pods say of which version they are.
+pub(in crate::bench) fn deployment(name: &str, namespace: &str, replicas: usize, version: &str) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}, namespace: {namespace}, labels: {{app: {name}}}}}\nspec:\n  \
+         replicas: {replicas}\n  selector: {{matchLabels: {{app: {name}}}}}\n  template:\n    \
+         metadata: {{labels: {{app: {name}, version: \"{version}\"}}}}\n    spec:\n      \
+         terminationGracePeriodSeconds: 0\n      containers:\n        - name: main\n          image: hollow\n          \
+         env: [{{name: VERSION, value: \"{version}\"}}]\n          ports: [{{containerPort: 8080}}]\n          \
+         resources: {{requests: {{cpu: 10m, memory: 16Mi}}}}\n"
+    )
 }
 
 /// How many bytes the files of a directory have.

@@ -1,25 +1,34 @@
 //! A plan against a server: a revision of the repository, or the files as they are, against what is there.
+//!
+//! What is asked of the server is what the plan needs: hosts and pods only where pods may move, and of a repository of which the server
+//! has recorded a release, only the files that are others since are rendered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use serde_json::Value;
+use tokio::task::JoinHandle;
 
-use super::made::{Facts, Made, make};
-use super::source::{Point, Wish, named_or_around, read, record};
+use super::made::{Facts, Made, compare, make};
+use super::source::{Point, Reader, Record, Wish, named_or_around, read, record as record_of};
 use crate::cli::app::{find, name, namespace};
 use crate::cli::connect::client;
 use crate::cli::{Context, Explain, Failure, get, validate};
 use crate::client::{self, Client};
 use crate::object::custom::{Definition, Kinds, definitions};
-use crate::object::ours::{Application, InventoryItem, Release, Rendering};
+use crate::object::manifest::Manifest;
+use crate::object::ours::{Application, Inventory, OWNER_ANNOTATION, Release, Rendering};
 use crate::object::{Key, Kind, Object, kind_of};
-use crate::plan::foresee::Before;
+use crate::plan::foresee::{self, Before};
 use crate::plan::rollout::ended;
 use crate::render::Options;
+
+/// Requests for the parts of a record that are on their way at once.
+const PIECES_AT_ONCE: usize = 16;
 
 pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy: &str) -> Result<Made, Failure> {
     let client = client(cx).await.map_err(|failure| {
@@ -37,51 +46,20 @@ pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy:
     let revision =
         wish.to.clone().unwrap_or_else(|| if wish.repo.is_some() { "HEAD".to_owned() } else { source.revision.clone() });
     let path = wish.path.clone().unwrap_or_else(|| source.path.clone());
-    let default = wish.namespace.clone().or_else(|| source.namespace.clone()).unwrap_or_else(|| "default".to_owned());
+    let its_own = source.namespace.clone().unwrap_or_else(|| "default".to_owned());
+    let default = wish.namespace.clone().unwrap_or_else(|| its_own.clone());
     let owner = format!("{}/{}", namespace(&app), name(&app));
     let status = app.status.clone().unwrap_or_default();
     let from = Point { revision: "the cluster".to_owned(), commit: String::new(), subject: String::new() };
-    let options = Options { namespace: default, kinds: defined(&client).await? };
-    let to = read(cx, &repo, &path, &revision, &options)?;
-    let (wanted, digest) = match to.result {
-        Ok(good) => good,
-        Err(problems) => {
-            validate::show(&cx.print, &to.tree, &problems);
-            return Ok(Made { shown: true, ..Made::rejected(owner, from, to.point, problems.iter().map(record).collect()) });
-        }
-    };
+
+    // What is managed is of the kinds that are wanted, nearly always: it comes while the repository is read.
+    let mut there = There::default();
+    let mut first: BTreeSet<&'static Kind> = status.inventory.keys().map(|key| key.kind).collect();
+    first.extend(["ConfigMap", "Secret", "Namespace"].map(|k| Kind::of("v1", k).expect("it has a row")));
+    there.ask(&client, first);
+    let options = Options { namespace: default.clone(), kinds: defined(&client).await? };
     let mut notes = Vec::new();
-    if app.spec.pin.is_some() {
-        notes.push("the Application is pinned: nothing of this happens before the pin ends".to_owned());
-    }
-    if app.spec.suspend {
-        notes.push("the Application is suspended: nothing of this happens before it is resumed".to_owned());
-    }
-    if status.quarantine.iter().any(|q| q.digest == digest) {
-        notes.push("this content was judged bad: it is held until it changes, or until `portolan retry`".to_owned());
-    }
-    // Everything of every kind that matters, at one go per kind.
-    let managed: Vec<Key> = status.inventory.iter().filter_map(InventoryItem::key).collect();
-    let mut kinds: BTreeSet<&'static Kind> = wanted.iter().map(|w| w.key.kind).chain(managed.iter().map(|k| k.kind)).collect();
-    let typed = ["Deployment", "ReplicaSet"].map(|k| Kind::of("apps/v1", k).expect("it has a row"));
-    kinds.extend([kind_of::<Namespace>(), kind_of::<Node>(), kind_of::<Pod>()].into_iter().chain(typed));
-    kinds.extend([kind_of::<PriorityClass>(), kind_of::<PodDisruptionBudget>()]);
-    kinds.extend(["ConfigMap", "Secret"].map(|k| Kind::of("v1", k).expect("it has a row")));
-    let mut all: BTreeMap<Key, Arc<Object>> = BTreeMap::new();
-    for kind in kinds {
-        match get::list(&client, kind, "", "").await {
-            Ok(items) => {
-                for item in items {
-                    let object = Object::from_json(serde_json::to_vec(&item)?.into(), kind.plural)?;
-                    all.insert(object.key.clone(), Arc::new(object));
-                }
-            }
-            // A credential that may only read a part still gives a plan of that part.
-            Err(client::Error::Status { code: 403, .. }) => notes.push(format!("these credentials may not read {}", kind.plural)),
-            Err(error) => return Err(error).doing(format_args!("list {}", kind.plural)),
-        }
-    }
-    let contents = match recorded(&client, &app, &status.inventory).await {
+    let releases = match recorded(&client, &app, &status.inventory).await {
         // Renderings hold whole manifests, Secrets too, so an account that may only look does not have them.
         Err(client::Error::Status { code: 403, .. }) => {
             notes.push(
@@ -92,50 +70,137 @@ pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy:
         }
         other => other.doing("read what was last applied")?,
     };
-    let last: BTreeMap<Key, &Value> = status
-        .inventory
-        .iter()
-        .filter_map(|item| {
-            let key = item.key()?;
-            let value = contents.get(&item.release)?.get(&key)?;
-            Some((key, value))
-        })
-        .collect();
-    let keys: BTreeSet<Key> = wanted.iter().map(|w| w.key.clone()).chain(managed).collect();
-    let live = keys.into_iter().filter_map(|k| Some((k.clone(), all.get(&k)?.clone()))).collect();
-    let others: Vec<Application> = client.list("", "").await.doing("list the Applications")?;
+    // The server has rendered its newest commit to what this release says, with these options: so it holds for the release's own commit.
+    let same_options = path == source.path && default == its_own;
+    let known = releases.values().find(|r| same_options && !r.digest.is_empty() && r.digest == status.observed_digest);
+    let known = match known {
+        Some(release) if same_version(&client).await => Some(&release.record),
+        _ => None,
+    };
+    let to = read(&mut Reader::new(cx)?, &repo, &path, &revision, &options, known)?;
+    let (wanted, digest) = match to.result {
+        Ok(good) => good,
+        Err(problems) => {
+            validate::show(&cx.print, &to.tree, &problems);
+            return Ok(Made { shown: true, ..Made::rejected(owner, from, to.point, problems.iter().map(record_of).collect()) });
+        }
+    };
+    if app.spec.pin.is_some() {
+        notes.push("the Application is pinned: nothing of this happens before the pin ends".to_owned());
+    }
+    if app.spec.suspend {
+        notes.push("the Application is suspended: nothing of this happens before it is resumed".to_owned());
+    }
+    if status.quarantine.iter().any(|q| q.digest == digest) {
+        notes.push("this content was judged bad: it is held until it changes, or until `portolan retry`".to_owned());
+    }
+    there.ask(&client, wanted.iter().map(|w| w.key.kind));
+    there.arrive(&mut notes).await?;
+
+    let foreign =
+        |key: &Key| there.all.get(key).is_some_and(|o| o.meta.annotations.get(OWNER_ANNOTATION).is_some_and(|by| *by != owner));
+    let others: Vec<Application> = match wanted.iter().any(|w| foreign(&w.key)) {
+        true => client.list("", "").await.doing("list the Applications")?,
+        false => Vec::new(),
+    };
     let claimed = |other: &str, object: &Key| {
-        let holds = |a: &Application| a.status.iter().flat_map(|s| &s.inventory).any(|i| i.key().as_ref() == Some(object));
+        let holds = |a: &Application| a.status.as_ref().is_some_and(|status| status.inventory.has(object));
         others.iter().any(|a| format!("{}/{}", namespace(a), name(a)) == other && holds(a))
     };
-    let nodes: Vec<Node> = typed_of(&all);
-    let before = Before {
-        deployments: typed_of(&all),
-        sets: typed_of(&all),
-        pods: typed_of::<Pod>(&all).into_iter().filter(|p| !ended(p)).collect(),
-        namespaces: typed_of(&all),
-        classes: typed_of(&all),
-        budgets: typed_of(&all),
-    };
-    make(Facts {
-        application: owner,
+    let last = |key: &Key| releases.get(&status.inventory.get(key)?.release)?.last.get(key).cloned();
+    let facts = Facts {
+        application: owner.clone(),
         from,
         to: to.point,
         digest,
         wanted: &wanted,
-        live: &live,
+        live: &|key| there.all.get(key).cloned(),
         inventory: &status.inventory,
         last: &last,
         policy: &app.spec.policy,
         claimed: &claimed,
-        find: &|key| all.get(key).cloned(),
-        nodes: Some(&nodes),
-        before,
+        find: &|key| there.all.get(key).cloned(),
+        nodes: Some(&[]),
+        before: Before::default(),
         strategy: strategy.parse()?,
         partial: false,
-        notes,
+        notes: Vec::new(),
         now: crate::clock::now(),
-    })
+    };
+    let plan = compare(&facts);
+    // Pods that wait for a host may get one by anything: then everything is looked at.
+    if !foresee::moves(&plan) && !some_wait(&client).await? {
+        return make(Facts { notes, ..facts }, plan);
+    }
+    let mut hosts = There::default();
+    let kinds = ["Deployment", "ReplicaSet"].map(|k| Kind::of("apps/v1", k).expect("it has a row"));
+    let more = [kind_of::<Namespace>(), kind_of::<Node>(), kind_of::<Pod>(), kind_of::<PriorityClass>()];
+    let more = more.into_iter().chain(kinds).chain([kind_of::<PodDisruptionBudget>()]);
+    hosts.ask(&client, more.filter(|kind| !there.asked.contains(kind)));
+    hosts.arrive(&mut notes).await?;
+    hosts.all.extend(there.all.iter().map(|(key, object)| (key.clone(), object.clone())));
+    let all = &hosts.all;
+    let nodes: Vec<Node> = typed_of(all);
+    let before = Before {
+        deployments: typed_of(all),
+        sets: typed_of(all),
+        pods: pods_of(all),
+        namespaces: typed_of(all),
+        classes: typed_of(all),
+        budgets: typed_of(all),
+    };
+    make(Facts { nodes: Some(&nodes), before, find: &|key| all.get(key).cloned(), notes, ..facts }, plan)
+}
+
+/// Whether the server is of this version. One of another may render otherwise.
+async fn same_version(client: &Client) -> bool {
+    let answer = client.call(http::Method::GET, "/version", &Value::Null).await;
+    answer.is_ok_and(|answer| answer["gitVersion"].as_str().is_some_and(|v| v.ends_with(concat!(".", env!("CARGO_PKG_VERSION")))))
+}
+
+type Answer = Result<Vec<Arc<Object>>, client::Error>;
+
+/// What there is of several kinds, everything of each: asked for side by side.
+#[derive(Default)]
+struct There {
+    asked: BTreeSet<&'static Kind>,
+    coming: Vec<(&'static Kind, JoinHandle<Answer>)>,
+    all: BTreeMap<Key, Arc<Object>>,
+}
+
+impl There {
+    fn ask(&mut self, client: &Client, kinds: impl IntoIterator<Item = &'static Kind>) {
+        for kind in kinds {
+            if self.asked.insert(kind) {
+                let client = client.clone();
+                self.coming.push((kind, tokio::spawn(async move { get::objects(&client, kind, "").await })));
+            }
+        }
+    }
+
+    /// Waits for what was asked for.
+    async fn arrive(&mut self, notes: &mut Vec<String>) -> Result<(), Failure> {
+        for (kind, objects) in std::mem::take(&mut self.coming) {
+            match objects.await.doing("wait for an answer")? {
+                Ok(objects) => self.all.extend(objects.into_iter().map(|object| (object.key.clone(), object))),
+                // A credential that may only read a part still gives a plan of that part.
+                Err(client::Error::Status { code: 403, .. }) => {
+                    notes.push(format!("these credentials may not read {}", kind.plural));
+                }
+                Err(error) => return Err(error).doing(format_args!("list {}", kind.plural)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether pods wait for a host. Who may not read pods is told so later.
+async fn some_wait(client: &Client) -> Result<bool, Failure> {
+    match get::objects(client, kind_of::<Pod>(), "fieldSelector=spec.nodeName%3D").await {
+        Ok(waiting) => Ok(waiting.iter().any(|pod| !matches!(pod.field("status.phase"), "Succeeded" | "Failed"))),
+        Err(client::Error::Status { code: 403, .. }) => Ok(true),
+        Err(error) => Err(error).doing("list the pods that wait for a host"),
+    }
 }
 
 /// The kinds that are defined in the cluster. Who may not read definitions has those of the repository.
@@ -150,31 +215,66 @@ async fn defined(client: &Client) -> Result<Kinds, Failure> {
     }
 }
 
-fn typed_of<K: k8s_openapi::Resource + serde::de::DeserializeOwned + Clone + Send + Sync + 'static>(
-    all: &BTreeMap<Key, Arc<Object>>,
-) -> Vec<K> {
-    all.values().filter(|o| o.key.kind == kind_of::<K>()).filter_map(|o| o.typed::<K>().ok()).map(|t| (*t).clone()).collect()
+/// The objects of a kind, typed. Those that their type cannot hold are left out.
+fn typed_of<K: k8s_openapi::Resource + serde::de::DeserializeOwned + Send>(all: &BTreeMap<Key, Arc<Object>>) -> Vec<K> {
+    let objects: Vec<&Arc<Object>> = all.values().filter(|o| o.key.kind == kind_of::<K>()).collect();
+    let read = |part: &[&Arc<Object>]| part.iter().filter_map(|o| serde_json::from_slice(o.json()).ok()).collect::<Vec<K>>();
+    side_by_side(&objects, read)
+}
+
+/// The pods that have not ended. There may be very many, so they are typed as the loops of a server have them.
+fn pods_of(all: &BTreeMap<Key, Arc<Object>>) -> Vec<Arc<Pod>> {
+    let objects: Vec<&Arc<Object>> = all.values().filter(|o| o.key.kind == kind_of::<Pod>()).collect();
+    let read =
+        |part: &[&Arc<Object>]| part.iter().filter_map(|o| o.typed().ok()).filter(|p| !ended(p)).collect::<Vec<Arc<Pod>>>();
+    side_by_side(&objects, read)
+}
+
+/// Reads objects on all processors.
+fn side_by_side<T: Send>(objects: &[&Arc<Object>], read: impl Fn(&[&Arc<Object>]) -> Vec<T> + Sync) -> Vec<T> {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let part = objects.len().div_ceil(processors).max(SMALL);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = objects.chunks(part).map(|part| scope.spawn(|| read(part))).collect();
+        readers.into_iter().flat_map(|reader| reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    })
+}
+
+/// So many objects are read sooner than a thread is started for them.
+const SMALL: usize = 500;
+
+/// What a release recorded.
+struct Recorded {
+    digest: String,
+    record: Record,
+    last: BTreeMap<Key, Manifest>,
 }
 
 /// What was last applied: the recorded objects of the releases that the inventory names.
 async fn recorded(
     client: &Client,
     app: &Application,
-    inventory: &[InventoryItem],
-) -> Result<BTreeMap<String, BTreeMap<Key, Value>>, client::Error> {
-    let names: BTreeSet<&String> = inventory.iter().map(|i| &i.release).filter(|r| !r.is_empty()).collect();
-    let mut contents = BTreeMap::new();
-    for release in names {
-        let found: Option<Release> = client.get(namespace(app), release).await?;
-        let mut objects = BTreeMap::new();
-        for piece in found.iter().flat_map(|r| &r.spec.renderings) {
-            let rendering: Option<Rendering> = client.get(namespace(app), piece).await?;
-            for rendered in rendering.into_iter().flat_map(|r| r.objects) {
-                let Some(key) = rendered.key() else { continue };
-                objects.insert(key, rendered.object);
-            }
-        }
-        contents.insert(release.clone(), objects);
+    inventory: &Inventory,
+) -> Result<BTreeMap<String, Recorded>, client::Error> {
+    let names: BTreeSet<&String> = inventory.items().map(|i| &i.release).filter(|r| !r.is_empty()).collect();
+    let mut releases = BTreeMap::new();
+    for name in names {
+        let Some(release): Option<Release> = client.get(namespace(app), name).await? else { continue };
+        let pieces = stream::iter(release.spec.renderings).map(|piece| {
+            let (client, space) = (client.clone(), namespace(app).to_owned());
+            // Each on any processor.
+            let read = tokio::spawn(async move {
+                let rendering: Option<Rendering> = client.get(&space, &piece).await?;
+                let objects = rendering.into_iter().flat_map(|r| r.objects);
+                let read = objects.filter_map(|o| Some((o.key()?, o))).map(|(key, o)| (o.file, o.line, key, o.object.into()));
+                Ok(read.collect::<Vec<(String, u32, Key, Manifest)>>())
+            });
+            async move { read.await.unwrap_or_else(|panic| Err(client::Error::Garbled(panic.into()))) }
+        });
+        let objects: Vec<_> = pieces.buffered(PIECES_AT_ONCE).try_collect::<Vec<_>>().await?.into_iter().flatten().collect();
+        let last = objects.iter().map(|(_, _, key, manifest)| (key.clone(), manifest.clone())).collect();
+        let record = Record { commit: release.spec.commit, objects };
+        releases.insert(name.clone(), Recorded { digest: release.spec.digest, record, last });
     }
-    Ok(contents)
+    Ok(releases)
 }

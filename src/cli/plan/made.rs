@@ -16,7 +16,8 @@ use similar::TextDiff;
 use super::source::Point;
 use super::yaml;
 use crate::cli::Failure;
-use crate::object::ours::{InventoryItem, Policy, ProblemRecord};
+use crate::object::manifest::Manifest;
+use crate::object::ours::{Inventory, Policy, ProblemRecord};
 use crate::object::{Key, Object};
 use crate::plan::foresee::{self, Before, Foreseen};
 use crate::plan::idle;
@@ -32,9 +33,11 @@ pub(super) struct Facts<'a> {
     pub(super) to: Point,
     pub(super) digest: String,
     pub(super) wanted: &'a [Wanted],
-    pub(super) live: &'a BTreeMap<Key, Arc<Object>>,
-    pub(super) inventory: &'a [InventoryItem],
-    pub(super) last: &'a BTreeMap<Key, &'a Value>,
+    /// Finds what is there, of what is wanted or managed.
+    pub(super) live: &'a dyn Fn(&Key) -> Option<Arc<Object>>,
+    pub(super) inventory: &'a Inventory,
+    /// Finds what was last applied to an object.
+    pub(super) last: &'a dyn Fn(&Key) -> Option<Manifest>,
     pub(super) policy: &'a Policy,
     pub(super) claimed: &'a dyn Fn(&str, &Key) -> bool,
     /// Finds any object, for references.
@@ -182,9 +185,9 @@ impl Made {
     }
 }
 
-/// Makes the plan.
-pub(super) fn make(facts: Facts<'_>) -> Result<Made, Failure> {
-    let plan = sync::sync(&sync::Input {
+/// What would be written and deleted. Asks nothing of hosts and pods.
+pub(super) fn compare(facts: &Facts<'_>) -> SyncPlan {
+    sync::sync(&sync::Input {
         application: &facts.application,
         commit: &facts.to.commit,
         wanted: facts.wanted,
@@ -197,7 +200,11 @@ pub(super) fn make(facts: Facts<'_>) -> Result<Made, Failure> {
         settled: &Default::default(),
         claimed: facts.claimed,
         heir: &|_| None,
-    });
+    })
+}
+
+/// Makes the plan.
+pub(super) fn make(facts: Facts<'_>, plan: SyncPlan) -> Result<Made, Failure> {
     let (mut problems, mut waits, mut warnings) = (plan.problems.clone(), Vec::new(), Vec::new());
     match check(&facts, &plan) {
         Outcome::Clear => {}
@@ -213,7 +220,7 @@ pub(super) fn make(facts: Facts<'_>) -> Result<Made, Failure> {
     let pods = match facts.nodes {
         Some(nodes) if problems.is_empty() => Some(foresee::foresee(foresee::Input {
             nodes,
-            before: facts.before.clone(),
+            before: facts.before,
             waves: plan.waves.iter().map(|w| w.changes.iter().map(|c| (c.name.0.clone(), c.new.clone())).collect()).collect(),
             prune: plan.prune.iter().map(|p| p.name.0.clone()).collect(),
             strategy: facts.strategy,
@@ -252,7 +259,7 @@ pub(super) fn make(facts: Facts<'_>) -> Result<Made, Failure> {
     }
     let mut prune = Vec::new();
     for gone in &plan.prune {
-        let old = facts.live.get(&gone.name.0).map(|o| o.value());
+        let old = (facts.live)(&gone.name.0).map(|o| o.value());
         prune.push(Pruned { name: gone.name.clone(), diff: difference(&gone.name, old.as_ref(), None)? });
     }
     let kept =
@@ -289,7 +296,7 @@ fn check(facts: &Facts<'_>, plan: &SyncPlan) -> Outcome {
             let set = controller(&pod.metadata).and_then(|owner| sets.get(&Some(owner.uid.as_str())).copied());
             let above = set.and_then(|set| controller(&set.metadata));
             let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-            (Arc::new(pod.clone()), above.map(|o| Key::new(deployment_kind, namespace, &o.name)))
+            (pod.clone(), above.map(|o| Key::new(deployment_kind, namespace, &o.name)))
         });
         placed.collect()
     };

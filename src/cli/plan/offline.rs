@@ -11,13 +11,14 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::made::{Facts, Made, make};
-use super::source::{Point, Wanting, named_or_around, read, record};
+use super::made::{Facts, Made, compare, make};
+use super::source::{Point, Reader, Wanting, named_or_around, read, record};
 use crate::cli::args::Plan;
 use crate::cli::{Context, Explain, Failure, validate};
 use crate::object::admit::{self, Stamp};
 use crate::object::custom::plural_of;
-use crate::object::ours::{InventoryItem, Policy, SYSTEM_NAMESPACE};
+use crate::object::manifest::Manifest;
+use crate::object::ours::{Inventory, InventoryItem, Policy, SYSTEM_NAMESPACE};
 use crate::object::{Draft, Key, Object};
 use crate::plan::foresee::{self, Before};
 use crate::plan::rollout::ended;
@@ -32,10 +33,11 @@ pub(super) fn plan(cx: &Context, args: &Plan, from: &str) -> Result<Made, Failur
     let application = format!("{SYSTEM_NAMESPACE}/{}", args.app.as_deref().unwrap_or("root"));
     // Without a cluster there are the kinds that the repository defines itself.
     let options = Options { namespace: namespace.to_owned(), ..Options::default() };
-    let to = read(cx, &repo, path, args.to.as_deref().unwrap_or("HEAD"), &options)?;
+    let mut reader = Reader::new(cx)?;
+    let to = read(&mut reader, &repo, path, args.to.as_deref().unwrap_or("HEAD"), &options, None)?;
     let mut notes = Vec::new();
     // A directory that the older revision does not have yet is a beginning, not a mistake.
-    let from = match read(cx, &repo, path, from, &options) {
+    let from = match read(&mut reader, &repo, path, from, &options, None) {
         Ok(wanting) => wanting,
         Err(failure) if missing_path(&failure) => {
             notes.push(format!("{from} has no directory {path:?}: everything is new"));
@@ -64,8 +66,8 @@ pub(super) fn plan(cx: &Context, args: &Plan, from: &str) -> Result<Made, Failur
     let now = crate::clock::now();
     let policy = Policy::default();
     let live = applied(&application, &from.point.commit, &base, &policy, now);
-    let inventory: Vec<InventoryItem> = live.values().map(|o| item(o)).collect();
-    let last: BTreeMap<Key, &Value> = base.iter().map(|w| (w.key.clone(), &w.value)).collect();
+    let inventory: Inventory = live.values().map(|o| item(o)).collect();
+    let last: BTreeMap<&Key, &Manifest> = base.iter().map(|w| (&w.key, &w.value)).collect();
     let strategy: Strategy = args.strategy.parse()?;
     let cluster = args.cluster.as_deref().map(cluster).transpose()?;
     let mut before = Before::default();
@@ -78,22 +80,22 @@ pub(super) fn plan(cx: &Context, args: &Plan, from: &str) -> Result<Made, Failur
             };
             !known.deployments.iter().any(same)
         };
-        let absent: Vec<(Key, Value)> = base.iter().filter(shown).map(|w| (w.key.clone(), w.value.clone())).collect();
+        let absent: Vec<(Key, Value)> = base.iter().filter(shown).map(|w| (w.key.clone(), w.value.value().clone())).collect();
         let input =
             foresee::Input { nodes, before: before.clone(), waves: vec![absent], prune: Vec::new(), strategy, seed: 0, now };
         before = foresee::grown(&input);
     } else {
         notes.push("nothing is known of the hosts, so no pod is placed; --cluster FILE tells".to_owned());
     }
-    make(Facts {
+    let facts = Facts {
         application,
         from: from.point,
         to: to.point,
         digest,
         wanted: &wanted,
-        live: &live,
+        live: &|key| live.get(key).cloned(),
         inventory: &inventory,
-        last: &last,
+        last: &|key| last.get(key).map(|last| (*last).clone()),
         policy: &policy,
         claimed: &|_, _| false,
         find: &|key| live.get(key).cloned(),
@@ -103,7 +105,9 @@ pub(super) fn plan(cx: &Context, args: &Plan, from: &str) -> Result<Made, Failur
         partial: true,
         notes,
         now,
-    })
+    };
+    let plan = compare(&facts);
+    make(facts, plan)
 }
 
 fn missing_path(failure: &Failure) -> bool {
@@ -119,14 +123,13 @@ fn applied(
     policy: &Policy,
     now: jiff::Timestamp,
 ) -> BTreeMap<Key, Arc<Object>> {
-    let nothing = BTreeMap::new();
     let first = sync::sync(&sync::Input {
         application,
         commit,
         wanted,
-        live: &nothing,
-        inventory: &[],
-        last: &BTreeMap::new(),
+        live: &|_| None,
+        inventory: &Inventory::default(),
+        last: &|_| None,
         policy,
         back_to: None,
         give_back: &Default::default(),
@@ -170,7 +173,7 @@ fn cluster(path: &std::path::Path) -> Result<(Vec<Node>, Before), Failure> {
     let mut before = Before {
         deployments: of::<Deployment>(&list, "Deployment")?,
         sets: of::<ReplicaSet>(&list, "ReplicaSet")?,
-        pods: of::<Pod>(&list, "Pod")?,
+        pods: of::<Pod>(&list, "Pod")?.into_iter().map(Arc::new).collect(),
         namespaces: of(&list, "Namespace")?,
         classes: of(&list, "PriorityClass")?,
         budgets: of(&list, "PodDisruptionBudget")?,

@@ -8,10 +8,11 @@ use k8s_openapi::api::core::v1::{Event, Node, Pod};
 
 use super::record::Content;
 use crate::object::custom::plural_of;
-use crate::object::ours::{Application, InventoryItem};
-use crate::object::{Key, Object, kind_of};
+use crate::object::manifest::Manifest;
+use crate::object::ours::{Application, Inventory, InventoryItem};
+use crate::object::{Key, Kind, Object, kind_of};
 use crate::plan::health::{self, Children, Health};
-use crate::plan::sync::Wanted;
+use crate::plan::sync::Walk;
 use crate::plan::verdict::Hosts;
 use crate::store::View;
 
@@ -56,24 +57,71 @@ pub(super) fn item(key: &Key, uid: &str, release: &str, created: i64) -> Invento
     }
 }
 
-/// What is there of everything that is wanted or managed.
-pub(super) fn live(view: &View, wanted: &[Wanted], inventory: &[InventoryItem]) -> BTreeMap<Key, Arc<Object>> {
-    let managed = inventory.iter().filter_map(InventoryItem::key);
-    let keys: BTreeSet<Key> = wanted.iter().map(|w| w.key.clone()).chain(managed).collect();
-    keys.into_iter().filter_map(|key| Some((key.clone(), view.get(&key)?.clone()))).collect()
+/// What was last applied to managed objects, as far as their releases are still known. Who asks in the order of keys, and nearly
+/// everybody does, gets it by going along.
+pub(super) struct Last<'a> {
+    inventory: &'a Inventory,
+    contents: &'a BTreeMap<String, Arc<Content>>,
+    items: Walk<'a, Arc<InventoryItem>, Box<dyn Iterator<Item = (&'a Key, &'a Arc<InventoryItem>)> + 'a>>,
+    /// The release that was asked last, and how far.
+    content: Option<(&'a str, &'a Content, usize)>,
 }
 
-/// What was last applied to each managed object, as far as its release is still known.
-pub(super) fn last<'a>(
-    inventory: &[InventoryItem],
-    contents: &'a BTreeMap<String, Arc<Content>>,
-) -> BTreeMap<Key, &'a serde_json::Value> {
-    let found = inventory.iter().filter_map(|item| {
-        let key = item.key()?;
-        let value = contents.get(&item.release)?.value(&key)?;
-        Some((key, value))
-    });
-    found.collect()
+impl<'a> Last<'a> {
+    pub(super) fn new(inventory: &'a Inventory, contents: &'a BTreeMap<String, Arc<Content>>) -> Self {
+        Last { inventory, contents, items: Walk::new(Box::new(inventory.iter())), content: None }
+    }
+
+    pub(super) fn get(&mut self, key: &Key) -> Option<Manifest> {
+        let item = match self.items.find(key) {
+            None if self.items.passed => self.inventory.get(key)?,
+            found => found?,
+        };
+        let (_, content, near) = match self.content {
+            Some(known) if known.0 == item.release => known,
+            _ => (item.release.as_str(), &**self.contents.get(&item.release)?, 0),
+        };
+        let (at, found) = content.near(near, key)?;
+        self.content = Some((item.release.as_str(), content, at + 1));
+        Some(found.clone())
+    }
+}
+
+/// How many objects that nobody asked for are passed over before one is searched for.
+const STRIDE: usize = 32;
+
+/// What is there, for somebody who asks in the order of keys, nearly always.
+pub(super) struct There<'a> {
+    view: &'a View,
+    kind: Option<&'static Kind>,
+    rest: std::iter::Peekable<Box<dyn Iterator<Item = &'a Arc<Object>> + 'a>>,
+}
+
+impl<'a> There<'a> {
+    pub(super) fn new(view: &'a View) -> Self {
+        let nothing: Box<dyn Iterator<Item = &'a Arc<Object>>> = Box::new(std::iter::empty());
+        There { view, kind: None, rest: nothing.peekable() }
+    }
+
+    pub(super) fn get(&mut self, key: &Key) -> Option<Arc<Object>> {
+        let before = |object: &Arc<Object>| (&object.key.namespace, &object.key.name) < (&key.namespace, &key.name);
+        if self.kind == Some(key.kind) {
+            for _ in 0..STRIDE {
+                match self.rest.peek() {
+                    Some(object) if before(object) => drop(self.rest.next()),
+                    Some(object) if object.key.namespace == key.namespace && object.key.name == key.name => {
+                        return Some((*object).clone());
+                    }
+                    _ => break,
+                }
+            }
+        }
+        let found = self.view.get(key).cloned();
+        // From here on along the others.
+        let rest: Box<dyn Iterator<Item = &'a Arc<Object>>> = Box::new(self.view.list_after(key.kind, &key.namespace, &key.name));
+        (self.kind, self.rest) = (Some(key.kind), rest.peekable());
+        found
+    }
 }
 
 /// The health of objects by their names, `Deployment shop/web`, whatever the reason.
@@ -86,16 +134,21 @@ pub(super) fn healths<'a>(
     objects.map(|object| (name(&object.key), health_of(view, object, hosts, Past::default(), now))).collect()
 }
 
-/// How often a container of a workload's pods was restarted at most.
-pub(super) fn restarts(view: &View, object: &Object) -> i32 {
-    let (_, pods) = children(view, object);
-    let pods = pods.iter().filter_map(|pod| pod.typed::<Pod>().ok());
-    let counts = pods.flat_map(|pod| {
-        let status = pod.status.clone().unwrap_or_default();
-        let all = status.container_statuses.into_iter().chain(status.init_container_statuses).flatten();
-        all.map(|container| container.restart_count).max()
-    });
-    counts.max().unwrap_or(0)
+/// How often a container of a pod was restarted at most. Read off the JSON: this is asked of every version of every pod.
+pub(super) fn restarts(pod: &Object) -> i32 {
+    const COUNT: &[u8] = b"\"restartCount\":";
+    const STATUS: &[u8] = b"\"status\":{";
+    let json = pod.json();
+    // The status comes last. Within a text its quotes would be escaped.
+    let find = |bytes: &[u8], what: &[u8]| bytes.windows(what.len()).position(|part| part == what);
+    let Some(mut rest) = json.windows(STATUS.len()).rposition(|part| part == STATUS).map(|at| &json[at..]) else { return 0 };
+    let mut most = 0;
+    while let Some(at) = find(rest, COUNT) {
+        rest = &rest[at + COUNT.len()..];
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit());
+        most = most.max(digits.fold(0i32, |n, digit| n.saturating_mul(10).saturating_add(i32::from(digit - b'0'))));
+    }
+    most
 }
 
 /// The replica sets and pods of a workload.
@@ -132,6 +185,9 @@ pub(super) struct Past {
 
 /// The health of one object.
 pub(super) fn health_of(view: &View, object: &Arc<Object>, hosts: &HostsNow, past: Past, now: Timestamp) -> Health {
+    if !health::lives(&object.key) {
+        return Health::default();
+    }
     let (replica_sets, pods) = if health::asks_children(object) { children(view, object) } else { Default::default() };
     let children = Children {
         replica_sets,

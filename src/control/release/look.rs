@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Node, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use serde_json::Value;
 
 use super::facts::HostsNow;
 use super::record::Content;
@@ -13,20 +14,20 @@ use super::{Ask, Chart, ReleaseLoop, Seen, Standing, facts, record};
 use crate::control::Context;
 use crate::control::event::Severity;
 use crate::control::keyed::Trouble;
-use crate::control::write;
 use crate::git::{Credentials, Request};
 use crate::mutant::{self, Mutant};
 use crate::object::custom::{Kinds, definitions};
 use crate::object::ours::{
-    Application, ApplicationSpec, ApplicationStatus, Evidence, INVENTORY_FINALIZER, Phase, ProblemRecord, Purpose, ReleaseSpec,
-    ReleaseStatus, SYNC_ANNOTATION, Sync, Verdict,
+    Application, ApplicationSpec, ApplicationStatus, Evidence, INVENTORY_FINALIZER, Inventory, Phase, ProblemRecord, Purpose,
+    ReleaseSpec, ReleaseStatus, SYNC_ANNOTATION, Sync, Verdict,
 };
 use crate::object::source::Origin;
-use crate::object::{Key, Object};
+use crate::object::{Draft, Key, Object, Revision, kind_of};
 use crate::plan::health::State;
 use crate::plan::idle;
 use crate::plan::sync::Wanted;
 use crate::plan::target::{self, Frozen, Known, Target};
+use crate::render::Rendered;
 use crate::store::{Txn, View};
 
 /// How many problems are kept. A person mends the first few and looks again.
@@ -41,7 +42,7 @@ pub(super) struct Pass<'a> {
     pub(super) view: View,
     pub(super) object: Arc<Object>,
     pub(super) application: &'a Application,
-    pub(super) hosts: HostsNow,
+    pub(super) hosts: Arc<HostsNow>,
     pub(super) now: Timestamp,
     /// The status as it will be.
     pub(super) status: ApplicationStatus,
@@ -51,6 +52,8 @@ pub(super) struct Pass<'a> {
     pub(super) said: Vec<(Severity, &'static str, String)>,
     /// When to look again if nothing happens before.
     pub(super) again: Option<Timestamp>,
+    /// The release that the transaction records, and what it consists of.
+    pub(super) opened: Option<(String, Content)>,
     /// Drift that is left alone, and releases that wait: the cluster is not what git says.
     pub(super) differs: bool,
 }
@@ -90,7 +93,7 @@ impl Desired {
     }
     pub(super) fn wanted(&self) -> Vec<Wanted> {
         let objects = self.chart().rendered.as_ref().map(|r| r.objects.as_slice()).unwrap_or_default();
-        objects.iter().map(|o| Wanted { key: located_key(o), value: o.value.clone(), origin: o.origin.clone() }).collect()
+        objects.iter().map(|o| Wanted { key: o.key.clone(), value: o.value.clone(), origin: o.origin.clone() }).collect()
     }
 }
 
@@ -103,9 +106,12 @@ impl ReleaseLoop {
             self.forget(key);
             return Ok(None);
         };
-        let application = object.typed::<Application>()?;
+        let application = match self.written.get(key).filter(|written| written.revision == object.revision) {
+            Some(written) => written.application.clone(),
+            None => object.typed::<Application>()?,
+        };
         let mut pass = Pass {
-            hosts: HostsNow::read(&view),
+            hosts: self.hosts(&view),
             view,
             status: application.status.clone().unwrap_or_default(),
             object,
@@ -113,6 +119,7 @@ impl ReleaseLoop {
             now: cx.now,
             txn: Txn::new(),
             told: BTreeMap::new(),
+            opened: None,
             said: Vec::new(),
             again: None,
             differs: false,
@@ -388,8 +395,7 @@ impl ReleaseLoop {
             status.waiting_on.clear();
             let unwell = status.health != State::Healthy.word() && !status.health.is_empty();
             let mut well = if unwell { format!(", but its objects are {}", status.health) } else { String::new() };
-            let managed: Vec<Key> = status.inventory.iter().filter_map(crate::object::ours::InventoryItem::key).collect();
-            for text in idle::told(&managed) {
+            for text in idle::told(status.inventory.keys()) {
                 well.push_str("; ");
                 well.push_str(&text);
             }
@@ -463,23 +469,29 @@ impl ReleaseLoop {
         let finalizer = !pass.object.meta.deleting()
             && !pass.status.inventory.is_empty()
             && !pass.object.meta.finalizers.iter().any(|f| f == INVENTORY_FINALIZER);
+        let mut written = None;
         if silent != before || finalizer {
-            let status = &pass.status;
-            let draft = write::edited(&pass.object, |value| {
-                write::set_status(value, status);
-                if finalizer {
-                    let mut finalizers = pass.object.meta.finalizers.clone();
-                    finalizers.push(INVENTORY_FINALIZER.to_owned());
-                    value["metadata"]["finalizers"] = finalizers.into();
-                }
-            });
+            let mut finalizers = pass.object.meta.finalizers.clone();
+            finalizers.extend(finalizer.then(|| INVENTORY_FINALIZER.to_owned()));
+            let known = self.written.remove(&pass.object.key).filter(|known| known.revision == pass.object.revision);
+            let (draft, next) = status_written(&pass.object, pass.application, &pass.status, &finalizers, known)?;
             pass.txn.update(draft, pass.object.revision);
+            written = Some(next);
         } else if !pass.txn.is_empty() {
             // Whatever is written is written for the Application as it was read.
             pass.txn.expect(pass.object.key.clone(), Some(pass.object.revision));
         }
+        let key = &pass.object.key;
         if !pass.txn.is_empty() {
-            cx.store.commit(pass.txn)?;
+            let done = cx.store.commit(pass.txn)?;
+            // What was just written need not be read again.
+            if let Some((name, content)) = pass.opened {
+                self.contents.insert((key.namespace.to_string(), name), Arc::new(content));
+            }
+            let object = done.objects.iter().find(|object| object.key == *key);
+            if let (Some(object), Some(written)) = (object, written) {
+                self.written.insert(key.clone(), Written { revision: object.revision, ..written });
+            }
         }
         for (severity, reason, message) in pass.said {
             self.events.record(cx, &pass.object, severity, reason, &message);
@@ -487,10 +499,24 @@ impl ReleaseLoop {
         Ok(pass.again)
     }
 
+    /// The hosts as they are now: read again when a node has changed.
+    fn hosts(&mut self, view: &View) -> Arc<HostsNow> {
+        let shelf = view.shelf(kind_of::<Node>());
+        match &self.hosts {
+            Some((known, hosts)) if known.same(&shelf) => hosts.clone(),
+            _ => {
+                let hosts = Arc::new(HostsNow::read(view));
+                self.hosts = Some((shelf, hosts.clone()));
+                hosts
+            }
+        }
+    }
+
     /// Drops what is remembered of an Application.
     pub(super) fn forget(&mut self, key: &Key) {
         self.obstacles.remove(key);
         self.settled.remove(key);
+        self.written.remove(key);
         self.fights.retain(|(application, _), _| application != key);
         let (namespace, prefix) = (&*key.namespace, format!("{}-", key.name));
         self.contents.retain(|(ns, release), _| ns != namespace || !release.starts_with(&prefix));
@@ -508,16 +534,16 @@ impl ReleaseLoop {
     }
 
     /// Whether another Application holds on to an object: it manages it and its newest known commit still wants it.
-    pub(super) fn claims(&mut self, view: &View, other: &str, object: &Key) -> bool {
+    pub(super) fn claims(&self, view: &View, other: &str, object: &Key) -> bool {
         let Some((namespace, name)) = other.split_once('/') else { return false };
         let key = Key::of::<Application>(namespace, name);
         let Some(application) = facts::application(view, &key) else { return false };
         let status = application.status.clone().unwrap_or_default();
-        if !status.inventory.iter().any(|item| item.key().as_ref() == Some(object)) {
+        if !status.inventory.has(object) {
             return false;
         }
         match self.charts.seen(&key).as_deref().map(|seen| &seen.outcome) {
-            Some(Ok(Chart { rendered: Ok(rendered), .. })) => rendered.objects.iter().any(|o| located_key(o) == *object),
+            Some(Ok(Chart { rendered: Ok(rendered), .. })) => wants(rendered, object),
             _ => true,
         }
     }
@@ -527,10 +553,70 @@ impl ReleaseLoop {
         view.list(crate::object::kind_of::<Application>()).filter(|a| a.key != *except && !a.meta.deleting()).find_map(|a| {
             let seen = self.charts.seen(&a.key)?;
             let Ok(Chart { rendered: Ok(rendered), .. }) = &seen.outcome else { return None };
-            let wants = rendered.objects.iter().any(|o| located_key(o) == *object);
+            let wants = wants(rendered, object);
             wants.then(|| format!("{}/{}", a.key.namespace, a.key.name))
         })
     }
+}
+
+/// An Application as this loop wrote it last: reading a large inventory again would cost more than a look.
+#[derive(Debug)]
+pub(super) struct Written {
+    /// The version.
+    pub(super) revision: Revision,
+    /// As it would be read.
+    pub(super) application: Arc<Application>,
+    /// All of it but the status, as a tree.
+    rest: Value,
+    /// The inventory as JSON.
+    inventory: Vec<u8>,
+}
+
+/// A new version of an Application with this status. Its inventory, nearly all of it, does not go through a tree, and is written anew only
+/// when it is another: with ten thousand objects that would be most of the work of a look.
+fn status_written(
+    object: &Object,
+    application: &Application,
+    status: &ApplicationStatus,
+    finalizers: &[String],
+    known: Option<Written>,
+) -> Result<(Draft, Written), Trouble> {
+    let broken = |error: serde_json::Error| Trouble::Bad(format!("write the status of {}: {error}", object.key));
+    let same = known.as_ref().is_some_and(|w| w.application.status.as_ref().is_some_and(|s| s.inventory == status.inventory));
+    let (rest, inventory) = known.map_or_else(|| (None, None), |known| (Some(known.rest), Some(known.inventory)));
+    let inventory = match inventory.filter(|_| same) {
+        Some(json) => json,
+        None => serde_json::to_vec(&status.inventory).map_err(broken)?,
+    };
+    let small = serde_json::to_value(ApplicationStatus { inventory: Inventory::default(), ..status.clone() }).map_err(broken)?;
+    let mut json = Vec::with_capacity(inventory.len() + 4096);
+    json.push(b'{');
+    let mut fields: BTreeMap<&str, Option<&Value>> =
+        small.as_object().into_iter().flatten().map(|(name, value)| (name.as_str(), Some(value))).collect();
+    if !status.inventory.is_empty() {
+        fields.insert("inventory", None);
+    }
+    for (n, (name, value)) in fields.into_iter().enumerate() {
+        if n > 0 {
+            json.push(b',');
+        }
+        serde_json::to_writer(&mut json, name).map_err(broken)?;
+        json.push(b':');
+        match value {
+            Some(value) => serde_json::to_writer(&mut json, value).map_err(broken)?,
+            None => json.extend_from_slice(&inventory),
+        }
+    }
+    json.push(b'}');
+    let mut rest = rest.unwrap_or_else(|| object.value_without("status"));
+    if !finalizers.is_empty() {
+        rest["metadata"]["finalizers"] = finalizers.into();
+    }
+    let draft = Draft::with(object.key.kind, rest.clone(), "status", &json);
+    let mut read: ApplicationStatus = serde_json::from_value(small).map_err(broken)?;
+    read.inventory = status.inventory.clone();
+    let application = Arc::new(Application { status: Some(read), ..application.clone() });
+    Ok((draft, Written { revision: 0, application, rest, inventory }))
 }
 
 /// What follows, in owned form.
@@ -543,10 +629,9 @@ enum Next {
     Open,
 }
 
-fn located_key(located: &crate::render::Located) -> Key {
-    let meta = &located.value["metadata"];
-    let namespace = if located.kind.namespaced { meta["namespace"].as_str().unwrap_or("") } else { "" };
-    Key::new(located.kind, namespace, meta["name"].as_str().unwrap_or(""))
+/// Whether a commit has an object. Its objects are in the order of their keys.
+fn wants(rendered: &Rendered, object: &Key) -> bool {
+    rendered.objects.binary_search_by(|o| o.key.cmp(object)).is_ok()
 }
 
 /// The first twelve characters of a commit: enough for people.

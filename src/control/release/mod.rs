@@ -42,9 +42,10 @@ use super::{Context, Loop, Next};
 use crate::git::{FetchErrorKind, Request};
 use crate::object::custom::Kinds;
 use crate::object::ours::{Application, OWNER_ANNOTATION, ProblemRecord};
-use crate::object::{Key, Object, Revision, kind_of};
+use crate::object::{Key, Object, kind_of};
+use crate::plan::sync::Settled;
 use crate::render::{Problem, Rendered};
-use crate::store::{Change, Conflict, View};
+use crate::store::{Change, Conflict, Shelf, View};
 
 pub use images::ASKED_FOR;
 use record::Content;
@@ -149,13 +150,6 @@ struct Fight {
     last: Timestamp,
 }
 
-/// What is remembered of objects that were found in order: which version, and as which release wants them.
-#[derive(Debug, Default)]
-struct Settled {
-    release: String,
-    objects: BTreeMap<Key, Revision>,
-}
-
 /// Who did not look for so long was not there. While a rollout is under way it is looked at twice as often.
 const ABSENCE: SignedDuration = SignedDuration::from_secs(40);
 /// How long a host's lease lasts that does not say it, in seconds.
@@ -170,7 +164,13 @@ pub struct ReleaseLoop {
     contents: BTreeMap<(String, String), Arc<Content>>,
     obstacles: BTreeMap<Key, Obstacle>,
     fights: BTreeMap<(Key, Key), Fight>,
-    settled: BTreeMap<Key, Settled>,
+    /// Of each Application, the objects that were found in order.
+    settled: BTreeMap<Key, BTreeMap<Key, Settled>>,
+    written: BTreeMap<Key, look::Written>,
+    /// The hosts, as of the last change of a node.
+    hosts: Option<(Shelf, Arc<facts::HostsNow>)>,
+    /// How often containers of pods were restarted at most, of those of which one was.
+    restarted: BTreeMap<Key, i32>,
     /// Since when this loop watches without a gap: nobody knows what happened before.
     born: Option<Timestamp>,
     last_step: Option<Timestamp>,
@@ -201,6 +201,9 @@ impl ReleaseLoop {
             obstacles: BTreeMap::new(),
             fights: BTreeMap::new(),
             settled: BTreeMap::new(),
+            written: BTreeMap::new(),
+            hosts: None,
+            restarted: BTreeMap::new(),
             born: None,
             last_step: None,
             heard: BTreeMap::new(),
@@ -234,6 +237,9 @@ impl ReleaseLoop {
                 self.keys.add(owner);
             }
         }
+        if kind == kind_of::<Pod>() {
+            self.count_restarts(&change.key, change.new.as_deref());
+        }
         if kind == kind_of::<Pod>() || kind == kind_of::<ReplicaSet>() {
             if let Some(owner) = workload(view, change.object()).and_then(|object| owner_of(&object)) {
                 self.keys.add(owner);
@@ -242,6 +248,13 @@ impl ReleaseLoop {
             for application in view.list(kind_of::<Application>()) {
                 self.look_again(&application.key);
             }
+        }
+    }
+
+    fn count_restarts(&mut self, pod: &Key, now: Option<&Object>) {
+        match now.map_or(0, facts::restarts) {
+            0 => drop(self.restarted.remove(pod)),
+            times => drop(self.restarted.insert(pod.clone(), times)),
         }
     }
 
@@ -291,6 +304,8 @@ impl Loop for ReleaseLoop {
         match self.cursor.news(cx.store) {
             News::Everything(view) => {
                 view.list(kind_of::<Application>()).for_each(|application| self.keys.add(application.key.clone()));
+                self.restarted.clear();
+                view.list(kind_of::<Pod>()).for_each(|pod| self.count_restarts(&pod.key, Some(pod)));
             }
             News::Changes(changes) => {
                 let view = cx.store.view();

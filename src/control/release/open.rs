@@ -1,11 +1,11 @@
 //! A new release: what stands in its way, and its record, written before anything else is.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use serde_json::Value;
 
 use super::look::{Desired, Pass, short};
 use super::{Obstacle, ReleaseLoop, Standing, facts, images, record};
@@ -13,11 +13,10 @@ use crate::control::Context;
 use crate::control::event::Severity;
 use crate::control::keyed::Trouble;
 use crate::mutant::{self, Mutant};
-use crate::object::ours::{
-    Application, InventoryItem, Phase, ProblemRecord, Purpose, ReleaseSpec, ReleaseStatus, Rollout, Sync, Verdict,
-};
+use crate::object::manifest::Manifest;
+use crate::object::ours::{Application, Phase, ProblemRecord, Purpose, ReleaseSpec, ReleaseStatus, Rollout, Sync, Verdict};
 use crate::object::{Key, kind_of};
-use crate::plan::health::State;
+use crate::plan::health::{State, lives};
 use crate::plan::idle;
 use crate::plan::preflight::{self, Outcome};
 use crate::plan::sync::{self, Wanted};
@@ -28,15 +27,6 @@ use crate::store::View;
 const FIRST_LOOK: SignedDuration = SignedDuration::from_secs(5);
 /// The longest such wait.
 const LAST_LOOK: SignedDuration = SignedDuration::from_mins(2);
-
-/// Objects that are not planned like the others.
-#[derive(Default)]
-pub(super) struct Apart {
-    /// Known to be in order.
-    pub(super) settled: BTreeSet<Key>,
-    /// Taken over by a release that failed; as they were before.
-    pub(super) give_back: BTreeMap<Key, Value>,
-}
 
 impl ReleaseLoop {
     /// Opens a release for what git says, or says what stands in the way.
@@ -96,7 +86,7 @@ impl ReleaseLoop {
             return Ok(Some(Standing::Rejected(vec![ProblemRecord { file, message, hint, ..ProblemRecord::default() }])));
         }
         let contents = self.contents_of(pass)?;
-        let plan = self.plan_except(pass, wanted, &desired.chart().commit, &contents, None, &Apart::default());
+        let plan = self.plan_except(pass, wanted, &desired.chart().commit, &contents, None, &BTreeMap::new());
         let view = &pass.view;
         let outcome = preflight::check(&preflight::Input {
             wanted,
@@ -113,7 +103,7 @@ impl ReleaseLoop {
         })
     }
 
-    /// What would be written to make the cluster look like these objects, of which some are treated apart.
+    /// What would be written to make the cluster look like these objects, and those that are given back like what they were.
     pub(super) fn plan_except(
         &mut self,
         pass: &Pass<'_>,
@@ -121,41 +111,40 @@ impl ReleaseLoop {
         commit: &str,
         contents: &BTreeMap<String, Arc<record::Content>>,
         back_to: Option<i64>,
-        apart: &Apart,
+        give_back: &BTreeMap<Key, Manifest>,
     ) -> sync::SyncPlan {
         let view = &pass.view;
-        let live = facts::live(view, wanted, &pass.status.inventory);
-        let last = facts::last(&pass.status.inventory, contents);
-        // Only objects that carry another Application's name are asked about.
-        let application = pass.owner();
-        let mut claims: BTreeMap<(String, Key), bool> = BTreeMap::new();
-        for (key, object) in &live {
-            if let Some(other) = object.meta.annotations.get(crate::object::ours::OWNER_ANNOTATION)
-                && *other != application
-            {
-                let claimed = self.claims(view, other, key);
-                claims.insert((other.clone(), key.clone()), claimed);
-            }
-        }
-        sync::sync(&sync::Input {
-            application: &application,
+        let application = &pass.object.key;
+        let settled = self.settled.remove(application).unwrap_or_default();
+        let there = RefCell::new(facts::There::new(view));
+        let last = RefCell::new(facts::Last::new(&pass.status.inventory, contents));
+        let plan = sync::sync(&sync::Input {
+            application: &pass.owner(),
             commit,
             wanted,
-            live: &live,
+            live: &|key| there.borrow_mut().get(key),
             inventory: &pass.status.inventory,
-            last: &last,
+            last: &|key| last.borrow_mut().get(key),
             policy: &pass.spec().policy,
             back_to,
-            give_back: &apart.give_back,
-            settled: &apart.settled,
-            claimed: &|other, key| claims.get(&(other.to_owned(), key.clone())).copied().unwrap_or(false),
-            heir: &|key| self.heir(view, &pass.object.key, key),
-        })
+            give_back,
+            settled: &settled,
+            claimed: &|other, key| self.claims(view, other, key),
+            heir: &|key| self.heir(view, application, key),
+        });
+        let known = self.settled.entry(application.clone()).or_insert(settled);
+        known.extend(plan.settled.iter().cloned());
+        // What nobody wants any more is not looked at again.
+        if known.len() > 2 * wanted.len() + plan.settled.len() {
+            let wanted: BTreeSet<&Key> = wanted.iter().map(|w| &w.key).collect();
+            known.retain(|key, _| wanted.contains(key));
+        }
+        plan
     }
 
     /// The recorded objects of all releases that are still somewhere in the cluster.
     pub(super) fn contents_of(&mut self, pass: &Pass<'_>) -> Result<BTreeMap<String, Arc<record::Content>>, Trouble> {
-        let names: BTreeSet<&String> = pass.status.inventory.iter().map(|item| &item.release).collect();
+        let names: BTreeSet<&String> = pass.status.inventory.items().map(|item| &item.release).collect();
         let mut contents = BTreeMap::new();
         for name in names {
             // A record that is gone only means that nothing is taken away by the merge.
@@ -182,7 +171,7 @@ impl ReleaseLoop {
         let status = ReleaseStatus { phase: Phase::RollingOut, message, started: now.clone(), ..ReleaseStatus::default() };
         let name = record::write(cx, pass, spec, wanted, &status)?;
         supersede(pass, &format!("{name} ({})", short(&chart.commit)));
-        let (mut unhealthy_before, restarts_before) = before(pass);
+        let (mut unhealthy_before, restarts_before) = self.before(pass);
         self.excuse(pass, wanted, &mut unhealthy_before)?;
         let rollout = Rollout {
             release: name.clone(),
@@ -207,6 +196,35 @@ impl ReleaseLoop {
         pass.say(Severity::Normal, "RolloutStarted", format!("{name}: commit {} {}", short(&chart.commit), chart.subject));
         pass.until(Some(pass.now));
         Ok(())
+    }
+
+    /// What is unhealthy before a rollout begins, and how often containers had been restarted. A rollout that takes over from another
+    /// inherits what that one found: what the first one broke must not be excused for the second.
+    pub(super) fn before(&self, pass: &Pass<'_>) -> (BTreeMap<String, String>, BTreeMap<String, i32>) {
+        if let Some(rollout) = &pass.status.rollout {
+            let (mut unhealthy, mut restarts) = (rollout.unhealthy_before.clone(), rollout.restarts_before.clone());
+            unhealthy.retain(|name, _| !rollout.touched.contains(name));
+            restarts.retain(|name, _| !rollout.touched.contains(name));
+            return (unhealthy, restarts);
+        }
+        let inventory = &pass.status.inventory;
+        let mut restarts = BTreeMap::new();
+        for (pod, times) in &self.restarted {
+            let top = pass.view.get(pod).and_then(|pod| super::workload(&pass.view, pod)).map(|top| top.key.clone());
+            if let Some(top) = top.filter(|top| *top != *pod && inventory.has(top)) {
+                let most = restarts.entry(facts::name(&top)).or_insert(0);
+                *most = (*most).max(*times);
+            }
+        }
+        let objects = inventory.keys().filter(|key| lives(key)).filter_map(|key| pass.view.get(key));
+        let healths = facts::healths(&pass.view, objects, &pass.hosts, pass.now);
+        let unhealthy = healths
+            .into_iter()
+            // What is on its way will arrive or not, and counts like everything else.
+            .filter(|(_, health)| health.state > State::Progressing)
+            .map(|(name, health)| (name, health.state.word().to_owned()))
+            .collect();
+        (unhealthy, restarts)
     }
 
     /// Leaves a trial only the excuses that it may have: for objects that are as the last good release wants them. What a release wrote
@@ -245,29 +263,6 @@ pub(super) fn supersede(pass: &mut Pass<'_>, by: &str) {
         status.finished = finished;
     });
     pass.say(Severity::Normal, "Superseded", format!("{trial} was superseded by {by}"));
-}
-
-/// What is unhealthy before a rollout begins, and how often containers had been restarted. A rollout that takes over from another
-/// inherits what that one found: what the first one broke must not be excused for the second.
-pub(super) fn before(pass: &Pass<'_>) -> (BTreeMap<String, String>, BTreeMap<String, i32>) {
-    if let Some(rollout) = &pass.status.rollout {
-        let (mut unhealthy, mut restarts) = (rollout.unhealthy_before.clone(), rollout.restarts_before.clone());
-        unhealthy.retain(|name, _| !rollout.touched.contains(name));
-        restarts.retain(|name, _| !rollout.touched.contains(name));
-        return (unhealthy, restarts);
-    }
-    let keys = pass.status.inventory.iter().filter_map(InventoryItem::key);
-    let objects: Vec<_> = keys.filter_map(|key| pass.view.get(&key)).collect();
-    let restarts = objects.iter().map(|object| (facts::name(&object.key), facts::restarts(&pass.view, object)));
-    let restarts = restarts.filter(|(_, times)| *times > 0).collect();
-    let healths = facts::healths(&pass.view, objects.into_iter(), &pass.hosts, pass.now);
-    let unhealthy = healths
-        .into_iter()
-        // What is on its way will arrive or not, and counts like everything else.
-        .filter(|(_, health)| health.state > State::Progressing)
-        .map(|(name, health)| (name, health.state.word().to_owned()))
-        .collect();
-    (unhealthy, restarts)
 }
 
 /// Other Applications that must be healthy first.

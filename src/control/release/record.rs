@@ -3,11 +3,11 @@
 //! A release is recorded before its first write to anything else, and its objects stay in the store for as long as somebody may want to
 //! go back to it: neither git nor a registry is needed for that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use serde_json::Value;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::look::Pass;
 use crate::control::Context;
@@ -15,6 +15,7 @@ use crate::control::keyed::Trouble;
 use crate::control::write;
 use crate::object::admit::Refused;
 use crate::object::custom::plural_of;
+use crate::object::manifest::{Digest, Manifest};
 use crate::object::ours::{
     Application, ORIGIN_ANNOTATION, Release, ReleaseSpec, ReleaseStatus, RenderedObject, Rendering, Verdict,
 };
@@ -37,16 +38,37 @@ pub(super) struct Content {
     pub(super) wanted: Vec<Wanted>,
     /// What the release did not want, but what stayed when it was judged good because it could not be pruned: as it was then.
     pub(super) kept: Vec<Wanted>,
-    index: BTreeMap<Key, usize>,
 }
 
 impl Content {
+    /// What a release consists of that was just recorded: as it will be read.
+    pub(super) fn new(number: i64, spec: &ReleaseSpec, wanted: &[Wanted]) -> Content {
+        let recorded = |wanted: &Wanted| Wanted { origin: Origin { column: 0, ..wanted.origin.clone() }, ..wanted.clone() };
+        let (digest, commit) = (spec.digest.clone(), spec.commit.clone());
+        let mut content = Content { number, digest, commit, wanted: wanted.iter().map(recorded).collect(), ..Content::default() };
+        content.order();
+        content
+    }
     /// What the release says about one object.
-    pub(super) fn value(&self, key: &Key) -> Option<&Value> {
-        self.index.get(key).map(|at| &self.wanted[*at].value)
+    pub(super) fn value(&self, key: &Key) -> Option<&Manifest> {
+        self.wanted.binary_search_by(|wanted| wanted.key.cmp(key)).ok().map(|at| &self.wanted[at].value)
+    }
+    /// The same for somebody who expects it at this place, with the place where it is.
+    pub(super) fn near(&self, place: usize, key: &Key) -> Option<(usize, &Manifest)> {
+        let at = match self.wanted.get(place).filter(|wanted| wanted.key == *key) {
+            Some(_) => place,
+            None => self.wanted.binary_search_by(|wanted| wanted.key.cmp(key)).ok()?,
+        };
+        Some((at, &self.wanted[at].value))
     }
     pub(super) fn wants(&self, key: &Key) -> bool {
-        self.index.contains_key(key)
+        self.value(key).is_some()
+    }
+    /// Objects are found by their keys. Renderings have them in that order already.
+    fn order(&mut self) {
+        if !self.wanted.is_sorted_by(|a, b| a.key < b.key) {
+            self.wanted.sort_by(|a, b| a.key.cmp(&b.key));
+        }
     }
 }
 
@@ -87,11 +109,9 @@ pub(super) fn read(view: &View, application: &Key, name: &str) -> Result<Content
             .get(&Key::of::<Rendering>(&application.namespace, piece))
             .ok_or_else(|| Trouble::Bad(format!("rendering {piece:?} of release {name:?} is not there")))?;
         let rendering = object.typed::<Rendering>()?;
-        for wanted in objects(&rendering) {
-            content.index.insert(wanted.key.clone(), content.wanted.len());
-            content.wanted.push(wanted);
-        }
+        content.wanted.extend(objects(&rendering));
     }
+    content.order();
     content.kept = noted(view, application, name, Note::Kept)?;
     Ok(content)
 }
@@ -101,7 +121,7 @@ fn objects(rendering: &Rendering) -> Vec<Wanted> {
     let object = |rendered: &RenderedObject| {
         Some(Wanted {
             key: rendered.key()?,
-            value: rendered.object.clone(),
+            value: rendered.object.clone().into(),
             origin: Origin { file: rendered.file.as_str().into(), line: rendered.line, column: 0 },
         })
     };
@@ -152,14 +172,15 @@ pub(super) fn note(
         .iter()
         .map(|object| Wanted {
             key: object.key.clone(),
-            value: crate::object::patch::wish(&object.value()),
+            value: crate::object::patch::wish(&object.value()).into(),
             origin: origin(object),
         })
         .collect();
     let there = |n: &usize| pass.view.get(&Key::of::<Rendering>(&application.namespace, &note.piece(release, *n))).is_some();
     let first = (0..).take_while(there).count();
-    for (n, objects) in pieces(&wanted).into_iter().enumerate() {
+    for (n, part) in pieces(&wanted).into_iter().enumerate() {
         let name = note.piece(release, first + n);
+        let objects = part.iter().map(rendered).collect();
         let metadata = owned(&application.namespace, &name, kind_of::<Release>(), release, &owner.meta.uid);
         pass.txn.create(write::new_object(cx, &Rendering { metadata, objects })?);
     }
@@ -208,18 +229,25 @@ pub(super) fn write(
     spec.application = application.name.to_string();
     let name = format!("{}-{}", spec.application, spec.number);
     let pieces = pieces(wanted);
-    spec.renderings = (0..pieces.len()).map(|n| format!("{name}-{n}")).collect();
+    spec.renderings = pieces.iter().map(|part| piece_name(application, &pass.object.meta.uid, part)).collect();
     spec.objects = wanted.len() as i64;
     let names = spec.renderings.clone();
+    pass.opened = Some((name.clone(), Content::new(spec.number, &spec, wanted)));
     let space = application.namespace.to_string();
     let metadata = owned(&space, &name, kind_of::<Application>(), &application.name, &pass.object.meta.uid);
     let draft = write::new_object(cx, &Release { metadata, spec, status: None }).map_err(refused)?;
-    let uid = draft.meta.uid.clone();
     let mut value = draft.value();
     write::set_status(&mut value, status);
     pass.txn.create(Draft::new(kind_of::<Release>(), value));
-    for (piece, objects) in names.iter().zip(pieces) {
-        let rendering = Rendering { metadata: owned(&space, piece, kind_of::<Release>(), &name, &uid), objects };
+    for (piece, part) in names.iter().zip(pieces) {
+        let key = Key::of::<Rendering>(&space, piece);
+        if let Some(there) = pass.view.get(&key) {
+            // An earlier release has the same piece. It must still be there when this one is recorded.
+            pass.txn.expect(key, Some(there.revision));
+            continue;
+        }
+        let metadata = owned(&space, piece, kind_of::<Application>(), &application.name, &pass.object.meta.uid);
+        let rendering = Rendering { metadata, objects: part.iter().map(rendered).collect() };
         pass.txn.create(write::new_object(cx, &rendering).map_err(refused)?);
     }
     pass.status.releases = known.max(pass.status.releases) + 1;
@@ -231,24 +259,55 @@ fn refused(refused: Refused) -> Trouble {
 }
 
 /// Objects in pieces of bounded size; an object that is larger has a piece of its own.
-fn pieces(wanted: &[Wanted]) -> Vec<Vec<RenderedObject>> {
-    let mut pieces: Vec<Vec<RenderedObject>> = Vec::new();
-    let mut size = 0;
-    for wanted in wanted {
-        let length = wanted.value.to_string().len();
-        if pieces.is_empty() || size + length > PIECE {
-            pieces.push(Vec::new());
-            size = 0;
+///
+/// Where a piece begins is told by the object that it begins with, not by how many there are before it: so a release that changes one
+/// object has all pieces in common with the one before but that one.
+fn pieces(wanted: &[Wanted]) -> Vec<&[Wanted]> {
+    let mut pieces = Vec::new();
+    let (mut from, mut size) = (0, 0);
+    for (at, wanted_here) in wanted.iter().enumerate() {
+        let length = wanted_here.value.size();
+        if at > from && (size + length > PIECE || begins(&wanted_here.key)) {
+            pieces.push(&wanted[from..at]);
+            (from, size) = (at, 0);
         }
         size += length;
-        pieces.last_mut().expect("one was just pushed").push(RenderedObject {
-            file: wanted.origin.file.to_string(),
-            line: wanted.origin.line,
-            plural: plural_of(wanted.key.kind),
-            object: wanted.value.clone(),
-        });
+    }
+    if from < wanted.len() {
+        pieces.push(&wanted[from..]);
     }
     pieces
+}
+
+/// Whether a piece begins with this object: one in so many does.
+fn begins(key: &Key) -> bool {
+    const ONE_IN: u64 = 32;
+    let text = format!("{}/{}/{}/{}", key.kind.group, key.kind.plural, key.namespace, key.name);
+    xxh3_64(text.as_bytes()).is_multiple_of(ONE_IN)
+}
+
+/// The name of a piece: by what is in it, so that equal pieces of an Application's releases are one.
+fn piece_name(application: &Key, uid: &str, part: &[Wanted]) -> String {
+    let mut all = uid.as_bytes().to_vec();
+    for wanted in part {
+        all.extend_from_slice(wanted.value.digest().bytes());
+        all.extend_from_slice(&wanted.origin.line.to_le_bytes());
+        for text in [&*wanted.origin.file, wanted.key.kind.plural] {
+            all.extend_from_slice(text.as_bytes());
+            all.push(0);
+        }
+    }
+    format!("{}-{}", application.name, Digest::of(&all))
+}
+
+/// An object as a piece holds it.
+fn rendered(wanted: &Wanted) -> RenderedObject {
+    RenderedObject {
+        file: wanted.origin.file.to_string(),
+        line: wanted.origin.line,
+        plural: plural_of(wanted.key.kind),
+        object: wanted.value.value().clone(),
+    }
 }
 
 /// Changes a release's status in the look's transaction. A release that is gone has no story to tell.
@@ -274,7 +333,7 @@ pub(super) fn prune(pass: &mut Pass<'_>) {
     let limit = pass.spec().policy.history_limit.unwrap_or(HISTORY).max(0) as usize;
     let status = &pass.status;
     let mut needed: BTreeSet<&str> = [&status.last_good, &status.trial, &status.target].map(String::as_str).into();
-    needed.extend(status.inventory.iter().map(|item| item.release.as_str()));
+    needed.extend(status.inventory.items().map(|item| item.release.as_str()));
     needed.extend(status.rollout.iter().flat_map(|r| [r.release.as_str(), r.back_from.as_str()]));
     needed.extend(pass.spec().pin.iter().map(|pin| pin.release.as_str()));
     let all = releases(&pass.view, &pass.object.key);
@@ -285,11 +344,22 @@ pub(super) fn prune(pass: &mut Pass<'_>) {
         })
         .collect();
     let mut txn = std::mem::take(&mut pass.txn);
+    let mut gone: BTreeSet<&str> = BTreeSet::new();
     for (object, _) in &finished[..finished.len().saturating_sub(limit)] {
         for rendering in pass.view.owned_by(&object.meta.uid).filter(|o| o.key.kind == kind_of::<Rendering>()) {
             txn.delete(rendering.key.clone(), Some(rendering.revision));
         }
         txn.delete(object.key.clone(), Some(object.revision));
+        gone.insert(&object.key.name);
+    }
+    // Pieces that no release has any more. Of one that is being recorded nothing is known here: then it waits for the next time.
+    if !gone.is_empty() && pass.opened.is_none() {
+        let stay = all.iter().filter(|(object, _)| !gone.contains(&*object.key.name));
+        let used: BTreeSet<&str> = stay.flat_map(|(_, release)| release.spec.renderings.iter().map(String::as_str)).collect();
+        let pieces = pass.view.owned_by(&pass.object.meta.uid).filter(|o| o.key.kind == kind_of::<Rendering>());
+        for piece in pieces.filter(|piece| !used.contains(&*piece.key.name)) {
+            txn.delete(piece.key.clone(), Some(piece.revision));
+        }
     }
     pass.txn = txn;
 }

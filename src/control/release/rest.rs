@@ -2,19 +2,18 @@
 //!
 //! Nothing is written when nothing changed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
 
 use super::look::Pass;
-use super::open::Apart;
 use super::roll::settle;
-use super::{Fight, ReleaseLoop, Settled, facts};
+use super::{Fight, ReleaseLoop, facts};
 use crate::control::Context;
 use crate::control::event::Severity;
 use crate::control::keyed::Trouble;
 use crate::object::Key;
-use crate::object::ours::OWNER_ANNOTATION;
+use crate::plan::health::lives;
 use crate::plan::sync::Change;
 
 /// Somebody who changes an object again within this time fights with us.
@@ -31,21 +30,7 @@ impl ReleaseLoop {
         let content = self.content(&pass.view, &key, release)?;
         let mut contents = self.contents_of(pass)?;
         contents.insert(release.to_owned(), content.clone());
-        let known = self.settled.remove(&key).filter(|s| s.release == release).unwrap_or_default();
-        let unmoved = |(object, revision): (&Key, &u64)| {
-            pass.view.get(object).is_some_and(|live| live.revision == *revision).then(|| object.clone())
-        };
-        let apart = Apart { settled: known.objects.iter().filter_map(unmoved).collect(), ..Apart::default() };
-        let plan = self.plan_except(pass, &content.wanted, &content.commit, &contents, None, &apart);
-        let mut objects = BTreeMap::new();
-        let restless: BTreeSet<&Key> =
-            plan.changes().map(|c| &c.name.0).chain(plan.tolerated.iter().chain(&plan.leaving).map(|n| &n.0)).collect();
-        for wanted in content.wanted.iter().filter(|w| !restless.contains(&w.key)) {
-            if let Some(live) = pass.view.get(&wanted.key).filter(|l| l.meta.annotations.contains_key(OWNER_ANNOTATION)) {
-                objects.insert(wanted.key.clone(), live.revision);
-            }
-        }
-        self.settled.insert(key.clone(), Settled { release: release.to_owned(), objects });
+        let plan = self.plan_except(pass, &content.wanted, &content.commit, &contents, None, &BTreeMap::new());
 
         let changes: Vec<Change> = plan.changes().cloned().collect();
         pass.differs = !plan.tolerated.is_empty() || !plan.leaving.is_empty() || !plan.problems.is_empty();
@@ -96,7 +81,7 @@ impl ReleaseLoop {
 
     /// Notes how the managed objects are.
     fn note_health<'a>(&self, pass: &mut Pass<'_>, keys: impl Iterator<Item = &'a Key>) {
-        let objects: Vec<_> = keys.filter_map(|key| pass.view.get(key)).collect();
+        let objects: Vec<_> = keys.filter(|key| lives(key)).filter_map(|key| pass.view.get(key)).collect();
         let healths = facts::healths(&pass.view, objects.into_iter(), &pass.hosts, pass.now);
         pass.status.health = healths.values().map(|h| h.state).max().unwrap_or_default().word().to_owned();
     }

@@ -4,11 +4,14 @@
 //! (`policy.onDelete: prune`). Let go, they keep running, belong to nobody, and another Application may take them over: so a renamed
 //! Application restarts nothing. It is not done silently: an event names them.
 
+use std::sync::Arc;
+
 use super::look::Pass;
 use super::{ReleaseLoop, facts, images};
 use crate::control::event::Severity;
 use crate::control::keyed::Trouble;
 use crate::control::write;
+use crate::object::Key;
 use crate::object::ours::{
     COMMIT_ANNOTATION, INVENTORY_FINALIZER, InventoryItem, ORIGIN_ANNOTATION, OWNER_ANNOTATION, OnDelete, Policy,
 };
@@ -26,14 +29,13 @@ impl ReleaseLoop {
         images::forget(pass, &trial);
         let policy = &pass.spec().policy;
         if policy.on_delete == Some(OnDelete::Prune) {
-            let live = facts::live(&pass.view, &[], &pass.status.inventory);
             let plan = sync::sync(&sync::Input {
                 application: &pass.owner(),
                 commit: "",
                 wanted: &[],
-                live: &live,
+                live: &|key| pass.view.get(key).cloned(),
                 inventory: &pass.status.inventory,
-                last: &Default::default(),
+                last: &|_| None,
                 policy: &Policy { allow_empty: Some(true), ..policy.clone() },
                 back_to: None,
                 give_back: &Default::default(),
@@ -51,14 +53,14 @@ impl ReleaseLoop {
             let kept: Vec<_> = plan.kept.iter().filter(|k| !matches!(k.why, Why::Gone | Why::TakenOver(_))).collect();
             let names: Vec<String> = kept.iter().map(|k| format!("{} ({})", k.name, k.why)).collect();
             let inventory = std::mem::take(&mut pass.status.inventory);
-            let stay = inventory.iter().filter(|i| i.key().is_some_and(|key| kept.iter().any(|k| k.name.0 == key)));
-            let_go(pass, &stay.cloned().collect::<Vec<_>>());
+            let stay = inventory.iter().filter(|(key, _)| kept.iter().any(|k| k.name.0 == **key));
+            let_go(pass, stay);
             if !names.is_empty() {
                 pass.say(Severity::Warning, "Orphaned", format!("not deleted: {}", names.join(", ")));
             }
         } else {
             let inventory = std::mem::take(&mut pass.status.inventory);
-            let names = let_go(pass, &inventory);
+            let names = let_go(pass, inventory.iter());
             if !names.is_empty() {
                 let message = format!("these keep running and belong to nobody (onDelete: orphan): {}", names.join(", "));
                 pass.say(Severity::Warning, "Orphaned", message);
@@ -74,11 +76,11 @@ impl ReleaseLoop {
 }
 
 /// Takes our annotations off objects that are ours, in the look's transaction. Gives their names.
-fn let_go(pass: &mut Pass<'_>, inventory: &[InventoryItem]) -> Vec<String> {
+fn let_go<'i>(pass: &mut Pass<'_>, inventory: impl Iterator<Item = (&'i Key, &'i Arc<InventoryItem>)>) -> Vec<String> {
     let owner = pass.owner();
     let mut names = Vec::new();
-    for item in inventory {
-        let Some(live) = item.key().and_then(|key| pass.view.get(&key).cloned()) else { continue };
+    for (key, item) in inventory {
+        let Some(live) = pass.view.get(key).cloned() else { continue };
         if live.meta.uid != item.uid || live.meta.annotations.get(OWNER_ANNOTATION) != Some(&owner) {
             continue;
         }

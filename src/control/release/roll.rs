@@ -10,8 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::facts::Past;
 use super::images::{self, Images};
 use super::look::{Pass, short};
-use super::open::Apart;
-use super::open::{before, supersede};
+use super::open::supersede;
 use super::record::{Content, Note};
 use super::{ABSENCE, ReleaseLoop, facts, record};
 use crate::control::Context;
@@ -23,7 +22,8 @@ use crate::mutant::{self, Mutant};
 use crate::object::admit::assign::Beside;
 use crate::object::admit::{self, Stamp};
 use crate::object::custom::{Kinds, definitions};
-use crate::object::ours::{Evidence, InventoryItem, Phase, Purpose, Quarantined, Rollout, Verdict};
+use crate::object::manifest::Manifest;
+use crate::object::ours::{Evidence, Inventory, Phase, Purpose, Quarantined, Rollout, Verdict};
 use crate::object::{Draft, Key};
 use crate::plan::health::{self, Health, State};
 use crate::plan::sync::{Action, Change, Name, Order, Prune, SyncPlan, Why, order};
@@ -55,7 +55,7 @@ impl ReleaseLoop {
         }
         if !rolling {
             let now = Some(Time(pass.now));
-            let (mut unhealthy_before, restarts_before) = before(pass);
+            let (mut unhealthy_before, restarts_before) = self.before(pass);
             if purpose == Purpose::Trial {
                 let content = self.content(&pass.view, &pass.object.key, release)?;
                 self.excuse(pass, &content.wanted, &mut unhealthy_before)?;
@@ -151,17 +151,17 @@ impl ReleaseLoop {
         purpose: Purpose,
     ) -> Result<(SyncPlan, BTreeSet<Key>), Trouble> {
         let mut wanted = content.wanted.clone();
-        let mut apart = Apart::default();
+        let mut give_back = BTreeMap::new();
         if purpose != Purpose::Trial {
             let later = later(pass, content);
             wanted.extend(content.kept.iter().filter(|w| later.contains_key(&w.key)).cloned());
             if !later.is_empty() {
-                apart.give_back = taken_over(pass, content, &later)?;
+                give_back = taken_over(pass, content, &later)?;
             }
         }
-        let keys = wanted.iter().map(|w| &w.key).chain(apart.give_back.keys()).cloned().collect();
+        let keys = wanted.iter().map(|w| &w.key).chain(give_back.keys()).cloned().collect();
         let back_to = matches!(purpose, Purpose::Back | Purpose::Return).then_some(content.number);
-        Ok((self.plan_except(pass, &wanted, &content.commit, contents, back_to, &apart), keys))
+        Ok((self.plan_except(pass, &wanted, &content.commit, contents, back_to, &give_back), keys))
     }
 
     /// Whether a trial's images are there, as far as that has to be known before its first write. Otherwise it waits, or is refused
@@ -202,11 +202,11 @@ impl ReleaseLoop {
         }
     }
 
-    /// The health of everything that the release wants and that is there, in the order of waves.
+    /// The health of everything that the release wants, that is there and that can be unwell, in the order of waves.
     fn healths(&self, pass: &Pass<'_>, content: &Content, rollout: &Rollout) -> Vec<(Order, (String, Health))> {
         let since = rollout.started.as_ref().map(|t| t.0);
         let mut found = Vec::new();
-        for wanted in &content.wanted {
+        for wanted in content.wanted.iter().filter(|wanted| health::lives(&wanted.key)) {
             let Some(object) = pass.view.get(&wanted.key) else { continue };
             let name = facts::name(&wanted.key);
             let restarts = rollout.restarts_before.get(&name).copied().unwrap_or(0);
@@ -397,7 +397,7 @@ impl ReleaseLoop {
                 }
                 Action::Patch | Action::Adopt => {
                     let Some(live) = pass.view.get(&key).cloned() else { continue };
-                    if change.action == Action::Adopt && !pass.status.inventory.iter().any(|i| i.key().as_ref() == Some(&key)) {
+                    if change.action == Action::Adopt && !pass.status.inventory.has(&key) {
                         taken.push(live.clone());
                     }
                     let beside = Beside { around: &pass.view, claims: &claims };
@@ -433,10 +433,10 @@ impl ReleaseLoop {
             }]);
         }
         let mut written = Vec::new();
-        let mut inventory = Inventory::take(pass);
+        let inventory = &mut pass.status.inventory;
         for (key, draft, revision, action) in drafts {
             let created = if action == Action::Create { number } else { 0 };
-            inventory.note(&key, &draft.meta.uid, release, created);
+            note(inventory, &key, &draft.meta.uid, release, created);
             match revision {
                 None => pass.txn.create(draft),
                 Some(revision) => pass.txn.update(draft, revision),
@@ -444,9 +444,8 @@ impl ReleaseLoop {
             written.push(key);
         }
         for (key, uid) in unchanged {
-            inventory.note(&key, &uid, release, 0);
+            note(inventory, &key, &uid, release, 0);
         }
-        inventory.give(pass);
         Ok(written)
     }
 
@@ -513,6 +512,9 @@ impl ReleaseLoop {
         let live: Vec<_> = kept.filter_map(|kept| pass.view.get(&kept.name.0).cloned()).collect();
         if let Err(refused) = record::note(cx, pass, release, Note::Kept, &live) {
             pass.say(Severity::Warning, "NotNoted", format!("what is kept although git no longer has it: {refused}"));
+        }
+        if live.is_empty() {
+            return;
         }
         // It was read before there was anything to note.
         self.contents.remove(&(pass.object.key.namespace.to_string(), release.to_owned()));
@@ -601,16 +603,12 @@ fn waits(pass: &mut Pass<'_>, mut on: Vec<String>, errored: bool, verifying: boo
 
 /// What was written by a release after this one, with the number of that release.
 fn later(pass: &Pass<'_>, content: &Content) -> BTreeMap<Key, i64> {
-    let items = pass.status.inventory.iter().filter_map(|item| Some((item.key()?, record::number(&item.release))));
-    items.filter(|(key, number)| *number > content.number && !content.wants(key)).collect()
+    let items = pass.status.inventory.iter().map(|(key, item)| (key, record::number(&item.release)));
+    items.filter(|(key, number)| *number > content.number && !content.wants(key)).map(|(key, n)| (key.clone(), n)).collect()
 }
 
 /// What later releases took over from nobody, as it was before the first of them did.
-fn taken_over(
-    pass: &Pass<'_>,
-    content: &Content,
-    later: &BTreeMap<Key, i64>,
-) -> Result<BTreeMap<Key, serde_json::Value>, Trouble> {
+fn taken_over(pass: &Pass<'_>, content: &Content, later: &BTreeMap<Key, i64>) -> Result<BTreeMap<Key, Manifest>, Trouble> {
     let mut before = BTreeMap::new();
     for (object, release) in record::releases(&pass.view, &pass.object.key) {
         if release.spec.number <= content.number {
@@ -655,28 +653,15 @@ fn reason(evidence: &[Evidence]) -> String {
     evidence.first().map_or_else(|| "no reason was recorded".to_owned(), |e| format!("{}: {}", e.object, health::show(e)))
 }
 
-/// What an Application manages, by key, while it is being changed.
-pub(super) struct Inventory(BTreeMap<Key, InventoryItem>);
-
-impl Inventory {
-    pub(super) fn take(pass: &mut Pass<'_>) -> Self {
-        let items = std::mem::take(&mut pass.status.inventory);
-        Inventory(items.into_iter().filter_map(|item| Some((item.key()?, item))).collect())
-    }
-    /// Notes that an object is managed, and from which release.
-    fn note(&mut self, key: &Key, uid: &str, release: &str, created: i64) {
-        match self.0.get_mut(key) {
-            Some(item) if item.uid == uid => release.clone_into(&mut item.release),
-            // It was deleted by hand and made again: it is as old as it was.
-            Some(item) => *item = facts::item(key, uid, release, item.created),
-            None => {
-                self.0.insert(key.clone(), facts::item(key, uid, release, created));
-            }
-        }
-    }
-    pub(super) fn give(self, pass: &mut Pass<'_>) {
-        pass.status.inventory = self.0.into_values().collect();
-    }
+/// Notes that an object is managed, and from which release.
+fn note(inventory: &mut Inventory, key: &Key, uid: &str, release: &str, created: i64) {
+    let item = match inventory.get(key) {
+        Some(item) if item.uid == uid && item.release == release => return,
+        // If it was deleted by hand and made again, it is as old as it was.
+        Some(item) => facts::item(key, uid, release, item.created),
+        None => facts::item(key, uid, release, created),
+    };
+    inventory.put(key.clone(), item);
 }
 
 /// Brings the inventory up to date with a cluster that looks like a release: what the release wants, and what stays although it is not
@@ -693,16 +678,17 @@ pub(super) fn settle(pass: &mut Pass<'_>, content: &Content, plan: &SyncPlan, re
         Some(rollout) if rollout.purpose != Purpose::Trial => content.kept.iter().map(|w| w.key.clone()).collect(),
         _ => BTreeSet::new(),
     };
-    let mut inventory = Inventory::take(pass);
-    inventory.0.retain(|key, _| {
+    let stays = |key: &Key| {
         content.wants(key) || kept.contains(key) || leaving.contains(key) || going.contains(key) || again.contains(key)
-    });
+    };
+    let inventory = &mut pass.status.inventory;
+    let gone: Vec<Key> = inventory.keys().filter(|key| !stays(key)).cloned().collect();
+    gone.iter().for_each(|key| inventory.forget(key));
     for wanted in content.wanted.iter().filter(|w| !different.contains(&w.key)) {
         if let Some(object) = pass.view.get(&wanted.key).filter(|object| !object.meta.deleting()) {
-            inventory.note(&wanted.key, &object.meta.uid, release, 0);
+            note(inventory, &wanted.key, &object.meta.uid, release, 0);
         }
     }
-    inventory.give(pass);
     let blocked = plan.kept.iter().filter(|kept| matches!(kept.why, Why::NeedsConsent(_)));
     pass.status.blocked_prune = blocked.map(|kept| format!("{}: {}", kept.name, kept.why)).collect();
 }

@@ -12,15 +12,16 @@ mod show;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::mutant::{self, Mutant};
+use crate::object::manifest::{Digest, Manifest};
 use crate::object::ours::{
-    COMMIT_ANNOTATION, InventoryItem, ORIGIN_ANNOTATION, OWNER_ANNOTATION, Policy, ProblemRecord, SELF_HEAL_ANNOTATION,
+    COMMIT_ANNOTATION, Inventory, ORIGIN_ANNOTATION, OWNER_ANNOTATION, Policy, ProblemRecord, SELF_HEAL_ANNOTATION,
     WAVE_ANNOTATION,
 };
 use crate::object::patch::{three_way, wish};
@@ -35,7 +36,7 @@ pub struct Wanted {
     /// Kind, namespace and name.
     pub key: Key,
     /// The object, defaults filled in.
-    pub value: Value,
+    pub value: Manifest,
     /// Where it is written.
     pub origin: Origin,
 }
@@ -48,25 +49,36 @@ pub struct Input<'a> {
     pub commit: &'a str,
     /// What the release wants.
     pub wanted: &'a [Wanted],
-    /// What is there, of the keys in `wanted` and in `inventory`.
-    pub live: &'a BTreeMap<Key, Arc<Object>>,
+    /// Finds what is there, of the keys in `wanted` and in `inventory`.
+    pub live: &'a dyn Fn(&Key) -> Option<Arc<Object>>,
     /// What the Application manages now.
-    pub inventory: &'a [InventoryItem],
-    /// What was last applied to each object, as far as it is known.
-    pub last: &'a BTreeMap<Key, &'a Value>,
+    pub inventory: &'a Inventory,
+    /// Finds what was last applied to an object, as far as that is known.
+    pub last: &'a dyn Fn(&Key) -> Option<Manifest>,
     /// How pruning is bounded.
     pub policy: &'a Policy,
     /// On the way back to a release: its number. What newer releases created goes without asking, because it was not there before; what
     /// they adopted stays.
     pub back_to: Option<i64>,
     /// On the way back: objects that a failed release took over from nobody, as they were before that. They are put back and let go.
-    pub give_back: &'a BTreeMap<Key, Value>,
-    /// Objects that are known to need nothing: they were compared with the same wish at the same revision. Saves time, no more.
-    pub settled: &'a BTreeSet<Key>,
+    pub give_back: &'a BTreeMap<Key, Manifest>,
+    /// Comparisons that found nothing to do. Saves time, no more.
+    pub settled: &'a BTreeMap<Key, Settled>,
     /// Whether that other Application (`<namespace>/<name>`) holds on to an object.
     pub claimed: &'a dyn Fn(&str, &Key) -> bool,
     /// Which other Application is about to take an object over, if any.
     pub heir: &'a dyn Fn(&Key) -> Option<String>,
+}
+
+/// A comparison that found that an object needs nothing, and what it was made from: with the same again it would find the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// The version of the object that is there.
+    pub revision: Revision,
+    /// What was wanted.
+    pub wish: Digest,
+    /// What was last applied to it.
+    pub last: Option<Digest>,
 }
 
 /// What has to happen so that the cluster is what a release wants.
@@ -84,6 +96,9 @@ pub struct SyncPlan {
     pub tolerated: Vec<Name>,
     /// Objects that are on their way out: those that are wanted are written again once they are gone.
     pub leaving: Vec<Name>,
+    /// Comparisons that were made and found nothing to do.
+    #[serde(skip)]
+    pub settled: Vec<(Key, Settled)>,
     /// How many objects are as they should be.
     pub unchanged: usize,
     /// How many objects are wanted.
@@ -207,17 +222,33 @@ impl SyncPlan {
     }
 }
 
+impl Input<'_> {
+    /// What a comparison of an object would be made from now, if it is there.
+    pub fn now(&self, wanted: &Wanted) -> Option<Settled> {
+        let live = (self.live)(&wanted.key)?;
+        let last = (self.last)(&wanted.key).map(|last| last.digest());
+        Some(Settled { revision: live.revision, wish: wanted.value.digest(), last })
+    }
+}
+
 /// Plans.
 pub fn sync(input: &Input<'_>) -> SyncPlan {
     let mut plan = SyncPlan { wanted: input.wanted.len(), ..SyncPlan::default() };
     let mut waves: BTreeMap<Order, Vec<Change>> = BTreeMap::new();
+    let mut known = Walk::new(input.settled.iter());
     for wanted in input.wanted {
-        if input.settled.contains(&wanted.key) {
+        if let Some(settled) = known.find(&wanted.key).or_else(|| input.settled.get(&wanted.key).filter(|_| known.passed))
+            && settled.wish == wanted.value.digest()
+            && Some(settled) == input.now(wanted).as_ref()
+        {
             plan.unchanged += 1;
             continue;
         }
         match compare(input, wanted) {
-            Compared::Same => plan.unchanged += 1,
+            Compared::Same => {
+                plan.unchanged += 1;
+                plan.settled.extend(input.now(wanted).map(|settled| (wanted.key.clone(), settled)));
+            }
             Compared::Tolerated => plan.tolerated.push(Name(wanted.key.clone())),
             Compared::Leaving => plan.leaving.push(Name(wanted.key.clone())),
             Compared::Foreign(message) => plan.problems.push(problem(&wanted.origin, message)),
@@ -235,6 +266,29 @@ pub fn sync(input: &Input<'_>) -> SyncPlan {
     }
     prune::plan(input, &mut plan);
     plan
+}
+
+/// Goes along a map while others go along their keys in the same order: cheaper than as many searches.
+pub(crate) struct Walk<'a, V: 'a, I: Iterator<Item = (&'a Key, &'a V)>> {
+    rest: std::iter::Peekable<I>,
+    /// Whether what was looked for last may have been passed over before: who asks out of order has to search.
+    pub(crate) passed: bool,
+    last: Option<&'a Key>,
+}
+
+impl<'a, V: 'a, I: Iterator<Item = (&'a Key, &'a V)>> Walk<'a, V, I> {
+    pub(crate) fn new(map: I) -> Self {
+        Walk { rest: map.peekable(), passed: false, last: None }
+    }
+    /// The value of a key, if it comes after all that were looked for before.
+    pub(crate) fn find(&mut self, key: &Key) -> Option<&'a V> {
+        self.passed = self.last.is_some_and(|last| key <= last);
+        while !self.passed && self.rest.peek().is_some_and(|(at, _)| *at < key) {
+            self.last = self.rest.next().map(|(at, _)| at);
+        }
+        // What is equal is left where it is: it may be asked for again.
+        self.rest.peek().filter(|(at, _)| !self.passed && *at == key).map(|(_, value)| *value)
+    }
 }
 
 /// The wave that an object belongs to.
@@ -284,9 +338,8 @@ fn compare(input: &Input<'_>, wanted: &Wanted) -> Compared {
             revision,
         })
     };
-    let new = wish(&wanted.value);
-    let Some(live) = input.live.get(&wanted.key) else {
-        return change(Action::Create, None, new, 0);
+    let Some(live) = (input.live)(&wanted.key) else {
+        return change(Action::Create, None, wish(&wanted.value), 0);
     };
     let owner = live.meta.annotations.get(OWNER_ANNOTATION).map(String::as_str);
     let ours = owner == Some(input.application);
@@ -310,16 +363,16 @@ fn compare(input: &Input<'_>, wanted: &Wanted) -> Compared {
         return Compared::Same;
     }
     let old = live.value();
-    let last = if ours { input.last.get(&wanted.key).copied() } else { None };
+    let last = if ours { (input.last)(&wanted.key) } else { None };
     // The commit and the place are written only together with a change of content: a commit that says the same touches nothing.
-    let mut quiet = new;
+    let mut quiet = wish(&wanted.value);
     let known = |name: &str| live.meta.annotations.get(name).map(String::as_str);
     decorate(&mut quiet, input.application, known(COMMIT_ANNOTATION), known(ORIGIN_ANNOTATION));
-    let new = three_way(wanted.key.kind, last.map(wish).as_ref(), &quiet, &old);
+    let new = three_way(wanted.key.kind, last.as_deref().map(wish).as_ref(), &quiet, &old);
     if new == old {
         return Compared::Same;
     }
-    if ours && last == Some(&wanted.value) && !heals(input.policy, &wanted.value) {
+    if ours && last.as_ref() == Some(&wanted.value) && !heals(input.policy, &wanted.value) {
         return Compared::Tolerated;
     }
     change(if ours { Action::Patch } else { Action::Adopt }, Some(old), new, live.revision)
@@ -333,7 +386,7 @@ fn given_back(input: &Input<'_>, key: &Key, before: &Value) -> Option<Change> {
         let fields = old.as_ref().map(|old| differences(old, &new)).unwrap_or_default();
         Some(Change { name, origin: String::new(), action, old, new, fields, revision })
     };
-    let Some(live) = input.live.get(key) else {
+    let Some(live) = (input.live)(key) else {
         return change(Action::Create, None, before, 0);
     };
     let ours = live.meta.annotations.get(OWNER_ANNOTATION).is_some_and(|owner| owner == input.application);
@@ -347,7 +400,7 @@ fn given_back(input: &Input<'_>, key: &Key, before: &Value) -> Option<Change> {
             annotations.remove(name);
         }
     }
-    let new = three_way(key.kind, input.last.get(key).map(|last| wish(last)).as_ref(), &before, &without);
+    let new = three_way(key.kind, (input.last)(key).as_deref().map(wish).as_ref(), &before, &without);
     change(Action::Patch, Some(old), new, live.revision)
 }
 

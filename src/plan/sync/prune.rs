@@ -14,20 +14,30 @@ use crate::object::{KINDS, Key};
 const MAX_PERCENT: i64 = 50;
 
 pub(super) fn plan(input: &Input<'_>, plan: &mut SyncPlan) {
-    let wanted: BTreeSet<&Key> = input.wanted.iter().map(|w| &w.key).collect();
+    let mut wanted: Vec<&Key> = input.wanted.iter().map(|w| &w.key).collect();
+    wanted.sort();
+    wanted.dedup();
+    // Both are in the order of their keys.
+    let (mut at, mut unwanted) = (0, Vec::new());
+    for (key, item) in input.inventory.iter() {
+        while wanted.get(at).is_some_and(|wanted| *wanted < key) {
+            at += 1;
+        }
+        if wanted.get(at) != Some(&key) {
+            unwanted.push((key, item));
+        }
+    }
     let given_back: BTreeSet<Key> =
         plan.changes().map(|c| &c.name.0).filter(|key| input.give_back.contains_key(key)).cloned().collect();
     let mut candidates = Vec::new();
     let mut undo = Vec::new();
-    let mut all = wanted.clone();
-    let keys: Vec<_> = input.inventory.iter().filter_map(|item| Some((item, item.key()?))).collect();
-    all.extend(keys.iter().map(|(_, key)| key));
-    for (item, key) in &keys {
-        if wanted.contains(key) || given_back.contains(key) {
+    let all = wanted.len() + unwanted.len();
+    for (key, item) in unwanted {
+        if given_back.contains(key) {
             continue;
         }
         let mut keep = |why| plan.kept.push(Kept { name: Name(key.clone()), why });
-        let Some(live) = input.live.get(key) else {
+        let Some(live) = (input.live)(key) else {
             keep(Why::Gone);
             continue;
         };
@@ -58,7 +68,7 @@ pub(super) fn plan(input: &Input<'_>, plan: &mut SyncPlan) {
         }
     }
     let percent = input.policy.prune_max_percent.unwrap_or(MAX_PERCENT).clamp(0, 100);
-    let over = candidates.len() as i64 * 100 > percent * all.len() as i64;
+    let over = candidates.len() as i64 * 100 > percent * all as i64;
     let empty = input.wanted.is_empty();
     let mut going = undo;
     for (order, key, uid) in candidates.clone() {
@@ -78,7 +88,7 @@ pub(super) fn plan(input: &Input<'_>, plan: &mut SyncPlan) {
             Some(format!(
                 "{} of {} objects would be deleted, more than {percent} %: it needs `pruneAllow` or a higher `pruneMaxPercent`",
                 candidates.len(),
-                all.len()
+                all
             ))
         } else {
             None

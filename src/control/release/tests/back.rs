@@ -47,7 +47,7 @@ fn rb1_what_was_kept_when_a_release_was_good_comes_back_as_it_was() {
         assert_eq!(data(&house, "extra"), Some(json!({"key": "1"})));
         let extra = house.store.get(&Key::of::<ConfigMap>("default", "extra")).unwrap();
         assert_eq!(extra.meta.annotations.get("portolan.dev/prune").map(String::as_str), Some("false"));
-        assert!(house.status("app").inventory.iter().any(|i| i.name == "extra"), "it is still known");
+        assert!(house.status("app").inventory.items().any(|i| i.name == "extra"), "it is still known");
         // What is kept is nobody's drift.
         house.edit(&Key::of::<ConfigMap>("default", "extra"), None, |v| v["data"]["key"] = json!("by hand"));
         house.pass(3);
@@ -75,7 +75,7 @@ fn rb1_what_a_failed_trial_took_over_is_given_back() {
         let after = house.store.get(&Key::of::<ConfigMap>("default", "theirs")).unwrap();
         assert_eq!(after.value()["data"], before.value()["data"]);
         assert_eq!((&after.meta.uid, &after.meta.annotations), (&before.meta.uid, &before.meta.annotations), "nobody's again");
-        assert!(!house.status("app").inventory.iter().any(|i| i.name == "theirs"), "forgotten");
+        assert!(!house.status("app").inventory.items().any(|i| i.name == "theirs"), "forgotten");
         let revision = after.revision;
         house.pass(20);
         assert_eq!(house.store.get(&after.key).unwrap().revision, revision);

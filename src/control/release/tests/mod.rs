@@ -2,6 +2,7 @@
 //! says what the test wants.
 
 mod back;
+mod many;
 mod stories;
 
 use std::collections::BTreeMap;
@@ -75,9 +76,11 @@ impl Charts for Git {
                 let objects = values.into_iter().enumerate().map(|(n, mut value)| {
                     let kind = Kind::of_value(&value).unwrap();
                     admit::prepare(kind, &mut value);
-                    Located { origin: Origin { file: "all.yaml".into(), line: n as u32 + 1, column: 1 }, kind, value }
+                    Located::new(Origin { file: "all.yaml".into(), line: n as u32 + 1, column: 1 }, kind, value)
                 });
-                Ok(chart(&commit, Ok(Rendered { objects: objects.collect(), digest })))
+                let mut objects: Vec<Located> = objects.collect();
+                objects.sort_by(|a, b| a.key.cmp(&b.key));
+                Ok(chart(&commit, Ok(Rendered { objects, digest })))
             }
         };
         let ask = repository.asks.get(application)?.clone();
@@ -208,7 +211,32 @@ impl House {
         }
         let mut cx = Context { store: &self.store, now: self.now, ids: &mut self.ids };
         self.release.step(&mut cx).unwrap_or_else(|conflict| panic!("nobody else writes: {conflict}"));
+        self.remembers_what_is();
         (self.check)(self);
+    }
+
+    /// What the loop remembers of what it wrote is what it would read.
+    fn remembers_what_is(&self) {
+        let view = self.store.view();
+        for (key, written) in &self.release.written {
+            let application = &written.application;
+            if let Some(object) = view.get(key).filter(|object| object.revision == written.revision) {
+                let read = object.typed::<Application>().unwrap();
+                assert_eq!((&read.spec, &read.status), (&application.spec, &application.status), "{key}");
+                let canonical = Draft::new(object.key.kind, object.value()).seal(object.revision);
+                assert_eq!(canonical.json(), object.json(), "it is written canonically");
+            }
+        }
+        for ((_, release), content) in &self.release.contents {
+            let application = app(release.rsplit_once('-').unwrap().0);
+            if let Ok(read) = super::record::read(&view, &application, release) {
+                assert_eq!(
+                    (&read.wanted, &read.digest, read.number),
+                    (&content.wanted, &content.digest, content.number),
+                    "{release}"
+                );
+            }
+        }
     }
 
     fn round(&mut self) -> bool {
