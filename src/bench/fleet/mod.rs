@@ -179,14 +179,13 @@ async fn life(options: &Options, size: Size, say: &(dyn Fn(&str) + Sync)) -> Res
         one_by_one(&server, &admin, &observer, &mut sheet, say).await?;
 
         say(&format!("{} pods in {} Deployments from one commit", size.pods, size.deployments));
-        let wire = Wire::open(&server, admin.clone(), None).await?;
-        let before = counts(&wire).await?;
+        let before = counts(&server, &admin).await?;
         sheet.begin()?;
         ground.house.commit("All of them", &manifests(size, "1"))?;
         ground.ready("1", size.pods).await?;
         let took = sheet.lap("pods from one commit, all Ready")?;
         sheet.add("pods Ready per second", "1/s", size.pods as f64 / took.as_secs_f64());
-        sheet.work("pods from one commit", &before, &counts(&wire).await?);
+        sheet.work("pods from one commit", &before, &counts(&server, &admin).await?);
         steps(&observer, "1", &mut sheet);
         // Written Deployments' statuses, events, statuses of releases: what comes after the pods.
         tokio::time::sleep(Duration::from_secs(10)).await;
@@ -201,7 +200,7 @@ async fn life(options: &Options, size: Size, say: &(dyn Fn(&str) + Sync)) -> Res
         sheet.add("server memory at rest, with all pods", "MB", rest::resident(ground.house.server)?);
 
         say("everything is updated");
-        let before = counts(&wire).await?;
+        let before = counts(&server, &admin).await?;
         sheet.begin()?;
         ground.house.commit("All of them, anew", &manifests(size, "2"))?;
         observer
@@ -210,7 +209,7 @@ async fn life(options: &Options, size: Size, say: &(dyn Fn(&str) + Sync)) -> Res
             })
             .await?;
         sheet.lap("rolling update of everything")?;
-        sheet.work("rolling update of everything", &before, &counts(&wire).await?);
+        sheet.work("rolling update of everything", &before, &counts(&server, &admin).await?);
         tokio::time::sleep(Duration::from_secs(5)).await;
 
         let lost = size.hosts / 10;

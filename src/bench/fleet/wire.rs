@@ -124,8 +124,10 @@ impl Wire {
     }
 }
 
-/// The server's counts of what it has done, by their names in `/metrics`.
-pub(in crate::bench) async fn counts(wire: &Wire) -> Result<BTreeMap<String, f64>> {
+/// The server's counts of what it has done, by their names in `/metrics`. Over a connection of their own: the server closes one on which
+/// nothing was said for as long as a large fleet takes.
+pub(in crate::bench) async fn counts(server: &Server, tls: &Arc<rustls::ClientConfig>) -> Result<BTreeMap<String, f64>> {
+    let wire = Wire::open(server, tls.clone(), None).await?;
     let bytes = wire.bytes(Method::GET, "/metrics", "text/plain", Vec::new()).await?;
     let text = String::from_utf8_lossy(&bytes);
     let lines = text.lines().filter(|line| !line.starts_with('#'));

@@ -57,12 +57,14 @@ pub(super) fn item(key: &Key, uid: &str, release: &str, created: i64) -> Invento
     }
 }
 
+type Items<'a> = Box<dyn Iterator<Item = (&'a Key, &'a Arc<InventoryItem>)> + 'a>;
+
 /// What was last applied to managed objects, as far as their releases are still known. Who asks in the order of keys, and nearly
 /// everybody does, gets it by going along.
 pub(super) struct Last<'a> {
     inventory: &'a Inventory,
     contents: &'a BTreeMap<String, Arc<Content>>,
-    items: Walk<'a, Arc<InventoryItem>, Box<dyn Iterator<Item = (&'a Key, &'a Arc<InventoryItem>)> + 'a>>,
+    items: Walk<'a, Arc<InventoryItem>, Items<'a>>,
     /// The release that was asked last, and how far.
     content: Option<(&'a str, &'a Content, usize)>,
 }
