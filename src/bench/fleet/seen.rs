@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::wire::{Lines, Server, Wire};
+use super::wire::{Lines, Server, Wire, refused};
 
 /// How often it is asked whether what is waited for has come.
 const LOOK: Duration = Duration::from_millis(2);
@@ -261,7 +261,7 @@ async fn follow_kind<T: DeserializeOwned + Versioned>(
 ) {
     let mut revision: Option<String> = None;
     loop {
-        let _: Result<()> = async {
+        let ended: Result<()> = async {
             let wire = Wire::open(server, tls.clone(), None).await?;
             if revision.is_none() {
                 let list: List<T> = wire.json(Method::GET, path, &Value::Null).await?;
@@ -284,6 +284,10 @@ async fn follow_kind<T: DeserializeOwned + Versioned>(
             Ok(())
         }
         .await;
+        // Who was cut off in a storm may come back too late for what it missed.
+        if ended.is_err_and(|error| refused(&error, 410)) {
+            revision = None;
+        }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
