@@ -203,8 +203,9 @@ impl Api {
 
     /// Whether a node's certificate has one of the keys that its name has now.
     pub(super) fn key_stands(&self, node: &str, key: &str) -> bool {
+        let object = self.store().get(&identity_key(node));
         let mut known = self.inner.node_keys.0.lock();
-        let Some(object) = self.store().get(&identity_key(node)) else {
+        let Some(object) = object else {
             known.remove(node);
             return false;
         };

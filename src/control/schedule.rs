@@ -145,7 +145,7 @@ impl Schedule {
     /// Whether a pod has the place that it is known to have, which can be told without decoding it.
     fn knows(&self, name: &PodName, object: &Object) -> bool {
         let node = object.field("spec.nodeName");
-        let owner = object.meta.owners.iter().find(|o| o.controller == Some(true)).map_or("", |o| o.uid.as_str());
+        let owner = object.meta.controller().map_or("", |o| o.uid.as_str());
         !object.ended() && self.cluster.has(name, node, &object.meta.labels, owner, object.meta.deleting())
     }
 }

@@ -100,36 +100,54 @@ pub struct Children {
 
 /// Whether objects of this kind have a life of their own. What has none is well as soon as it exists.
 pub fn lives(key: &Key) -> bool {
-    matches!(
-        (key.kind.group, key.kind.kind),
-        ("apps", "Deployment" | "ReplicaSet") | ("", "Pod" | "Namespace") | (custom::GROUP, _)
-    )
+    Life::of(key).is_some()
+}
+
+/// The kinds of objects that have one.
+enum Life {
+    Deployment,
+    ReplicaSet,
+    Pod,
+    Namespace,
+    Definition,
+}
+
+impl Life {
+    /// An Application has none: it judges itself, and its failure must not take down the one that brought it.
+    fn of(key: &Key) -> Option<Life> {
+        match (key.kind.group, key.kind.kind) {
+            ("apps", "Deployment") => Some(Life::Deployment),
+            ("apps", "ReplicaSet") => Some(Life::ReplicaSet),
+            ("", "Pod") => Some(Life::Pod),
+            ("", "Namespace") => Some(Life::Namespace),
+            (custom::GROUP, _) => Some(Life::Definition),
+            _ => None,
+        }
+    }
 }
 
 /// Whether its children bear on how an object is. They do not when it says itself that all of them are as they should be, and there may
 /// be thousands of them.
 pub fn asks_children(object: &Object) -> bool {
-    match (object.key.kind.group, object.key.kind.kind) {
-        ("apps", "Deployment") => object.typed::<Deployment>().is_ok_and(|d| Replicas::of(&d).is_some_and(|r| !r.complete(&d))),
-        ("apps", "ReplicaSet") => true,
+    match Life::of(&object.key) {
+        Some(Life::Deployment) => object.typed::<Deployment>().is_ok_and(|d| Replicas::of(&d).is_some_and(|r| !r.complete(&d))),
+        Some(Life::ReplicaSet) => true,
         _ => false,
     }
 }
 
 /// How an object is now. `since` is when the rollout that asks began: what broke before then does not speak against it.
 pub fn of(object: &Object, children: &Children, since: Option<Timestamp>, now: Timestamp) -> Health {
+    let Some(life) = Life::of(&object.key) else { return Health::default() };
     let name = format!("{} {}", object.key.kind.kind, place(&object.key.namespace, &object.key.name));
     let Children { unreachable, restarts_before, written, .. } = children;
     let look = Look { name: &name, unreachable, restarts_before: *restarts_before, written: *written, since, now };
-    let known = match (object.key.kind.group, object.key.kind.kind) {
-        ("apps", "Deployment") => object.typed::<Deployment>().map(|d| look.deployment(&d, children)),
-        ("apps", "ReplicaSet") => object.typed::<ReplicaSet>().map(|r| look.replica_set(&r, children)),
-        ("", "Pod") => object.typed::<Pod>().map(|p| look.bare_pod(&p)),
-        ("", "Namespace") => object.typed::<Namespace>().map(|n| namespace(&n)),
-        (custom::GROUP, _) => object.typed::<Definition>().map(|d| definition(&d)),
-        // What has no life of its own is well as soon as it exists. An Application judges itself: its failure must not take down the
-        // one that brought it.
-        _ => return Health::default(),
+    let known = match life {
+        Life::Deployment => object.typed::<Deployment>().map(|d| look.deployment(&d, children)),
+        Life::ReplicaSet => object.typed::<ReplicaSet>().map(|r| look.replica_set(&r, children)),
+        Life::Pod => object.typed::<Pod>().map(|p| look.bare_pod(&p)),
+        Life::Namespace => object.typed::<Namespace>().map(|n| namespace(&n)),
+        Life::Definition => object.typed::<Definition>().map(|d| definition(&d)),
     };
     known.unwrap_or_else(|error| look.broken("Unreadable", error.source.to_string()))
 }

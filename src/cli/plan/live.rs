@@ -197,7 +197,7 @@ impl There {
 /// Whether pods wait for a host. Who may not read pods is told so later.
 async fn some_wait(client: &Client) -> Result<bool, Failure> {
     match get::objects(client, kind_of::<Pod>(), "fieldSelector=spec.nodeName%3D").await {
-        Ok(waiting) => Ok(waiting.iter().any(|pod| !matches!(pod.field("status.phase"), "Succeeded" | "Failed"))),
+        Ok(waiting) => Ok(waiting.iter().any(|pod| !pod.ended())),
         Err(client::Error::Status { code: 403, .. }) => Ok(true),
         Err(error) => Err(error).doing("list the pods that wait for a host"),
     }

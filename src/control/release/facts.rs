@@ -187,9 +187,6 @@ pub(super) struct Past {
 
 /// The health of one object.
 pub(super) fn health_of(view: &View, object: &Arc<Object>, hosts: &HostsNow, past: Past, now: Timestamp) -> Health {
-    if !health::lives(&object.key) {
-        return Health::default();
-    }
     let (replica_sets, pods) = if health::asks_children(object) { children(view, object) } else { Default::default() };
     let children = Children {
         replica_sets,
