@@ -269,7 +269,7 @@ impl Api {
         if let Some(remaining) = listing.remaining {
             metadata["remainingItemCount"] = remaining.into();
         }
-        let size = listing.objects.iter().map(|o| o.json().len() as u64).sum();
+        let size = listing.objects.iter().map(|o| o.size() as u64).sum();
         let body = match form {
             Form::Objects => {
                 let head = format!(
@@ -422,7 +422,7 @@ pub(super) fn shown(kind: &'static Kind, object: &Object) -> Bytes {
         (Some(_), _) => false,
         (None, Some(_)) => object.json().starts_with(format!("{{\"apiVersion\":\"{}\"", kind.api_version()).as_bytes()),
     };
-    if as_it_is { object.json().clone() } else { kind.show(object.value()).to_string().into() }
+    if as_it_is { object.json() } else { kind.show(object.value()).to_string().into() }
 }
 
 /// A list's body, made as it is sent: neither all of it at once in memory, nor others waiting until it is made.

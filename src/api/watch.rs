@@ -245,7 +245,7 @@ impl Stream {
     }
 
     fn write_event(&mut self, r#type: &str, object: &Object, out: &mut BytesMut) {
-        out.reserve(object.json().len() + 48);
+        out.reserve(object.size() + 48);
         out.put_slice(b"{\"type\":\"");
         out.put_slice(r#type.as_bytes());
         out.put_slice(b"\",\"object\":");

@@ -541,7 +541,7 @@ fn place(target: &Target, value: &mut Value) -> Result<(), Failure> {
 
 /// Refuses to keep what is too large. What is too large already may shrink, and may go.
 fn check_size(old: Option<&Object>, new: &Draft) -> Result<(), Failure> {
-    match new.size() > OBJECT_MAX && !new.meta.deleting() && old.is_none_or(|old| new.size() >= old.json().len()) {
+    match new.size() > OBJECT_MAX && !new.meta.deleting() && old.is_none_or(|old| new.size() >= old.size()) {
         true => Err(Failure::too_large(OBJECT_MAX)),
         false => Ok(()),
     }

@@ -30,6 +30,7 @@ pub mod selector;
 mod sieve;
 pub mod source;
 pub mod stream;
+mod text;
 pub mod time;
 
 #[cfg(test)]
@@ -49,6 +50,8 @@ use crate::count;
 
 use alike::{Packed, Texts};
 pub use kind::{KINDS, Kind, kind_of};
+pub use text::Packer;
+use text::Text;
 
 /// The store's counter: one more for every committed write. `resourceVersion` is its decimal form.
 pub type Revision = u64;
@@ -206,14 +209,22 @@ pub struct Object {
     pub revision: Revision,
     /// What readers need without decoding.
     pub meta: Meta,
-    json: Bytes,
+    text: Text,
     typed: Arc<decoded::Slot>,
 }
 
 impl Object {
     /// The canonical JSON: keys in order, `resourceVersion` included.
-    pub fn json(&self) -> &Bytes {
-        &self.json
+    pub fn json(&self) -> Bytes {
+        self.text.json()
+    }
+    /// How many bytes of JSON it is.
+    pub fn size(&self) -> usize {
+        self.text.size()
+    }
+    /// Lets its JSON take less room from now on. What it says stays the same.
+    pub fn pack(&self, packer: &mut Packer) {
+        packer.pack(&self.key, &self.text);
     }
     /// The value of a selectable field (`Kind::selectable`), without decoding; empty where the object or its kind does not have it.
     pub fn field(&self, path: &str) -> &str {
@@ -229,11 +240,11 @@ impl Object {
         #[cfg(test)]
         DECODED.set(DECODED.get() + 1);
         count::DECODES.add(1);
-        serde_json::from_slice(&self.json).expect("stored bytes were written by us")
+        serde_json::from_slice(&self.json()).expect("stored bytes were written by us")
     }
     /// The same without one of its fields, which is passed over: for a status that is large and that somebody replaces.
     pub fn value_without(&self, field: &str) -> Value {
-        except::without(field, &self.json).expect("stored bytes were written by us")
+        except::without(field, &self.json()).expect("stored bytes were written by us")
     }
     /// The typed object, decoded once in a while and shared ([`decoded`]). An error names the object, so that one bad object cannot stop a loop.
     ///
@@ -242,24 +253,33 @@ impl Object {
     pub fn typed<K: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<K>, DecodeError> {
         let known = match self.typed.get() {
             Some(known) => known,
-            None => {
-                count::DECODES.add(1);
-                let many = self.key.kind.is("", "Pod") || self.key.kind.is("coordination.k8s.io", "Lease");
-                let json = if many { unmanaged(&self.json) } else { Cow::Borrowed(&self.json[..]) };
-                let fresh: K = serde_json::from_slice(&json)
-                    .map_err(|source| DecodeError { key: self.key.clone(), source: Arc::new(source) })?;
-                self.typed.keep(Arc::new(fresh))
-            }
+            None => self.typed.keep(Arc::new(self.decode::<K>()?)),
         };
         Ok(known.downcast().expect("a kind is decoded as one type"))
+    }
+    /// The same for somebody who looks at very many objects, each once: what has to be decoded for that is not kept.
+    pub fn glance<K: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<K>, DecodeError> {
+        match self.typed.get() {
+            Some(known) => Ok(known.downcast().expect("a kind is decoded as one type")),
+            None => self.decode().map(Arc::new),
+        }
+    }
+    fn decode<K: DeserializeOwned>(&self) -> Result<K, DecodeError> {
+        count::DECODES.add(1);
+        let whole = self.json();
+        let many = self.key.kind.is("", "Pod") || self.key.kind.is("coordination.k8s.io", "Lease");
+        let json = if many { unmanaged(&whole) } else { Cow::Borrowed(&whole[..]) };
+        serde_json::from_slice(&json).map_err(|source| DecodeError { key: self.key.clone(), source: Arc::new(source) })
     }
     /// The same content at a later revision: how an object that was deleted is shown for the last time.
     pub fn at(&self, revision: Revision) -> Object {
         const BEFORE: &[u8] = b"\"metadata\":{\"resourceVersion\":\"";
-        let start = self.json.windows(BEFORE.len()).position(|w| w == BEFORE).expect("a draft wrote it") + BEFORE.len();
-        let end = start + self.json[start..].iter().position(|b| *b == b'"').expect("a draft wrote it");
-        let json = [&self.json[..start], revision.to_string().as_bytes(), &self.json[end..]].concat();
-        Object { key: self.key.clone(), revision, meta: self.meta.clone(), json: json.into(), typed: Arc::default() }
+        let json = self.json();
+        let start = json.windows(BEFORE.len()).position(|w| w == BEFORE).expect("a draft wrote it") + BEFORE.len();
+        let end = start + json[start..].iter().position(|b| *b == b'"').expect("a draft wrote it");
+        let json = [&json[..start], revision.to_string().as_bytes(), &json[end..]].concat();
+        let text = Text::new(json.into());
+        Object { key: self.key.clone(), revision, meta: self.meta.clone(), text, typed: Arc::default() }
     }
     /// An object from bytes that a store engine kept. Of a kind that is not in the program, `plural` is what paths call it: what its
     /// definition says is not known yet.
@@ -277,7 +297,8 @@ impl Object {
             }
         };
         let revision = value["metadata"]["resourceVersion"].as_str().and_then(|r| r.parse().ok()).unwrap_or(0);
-        Ok(Object { key: key_of(kind, &value), revision, meta: Meta::read(kind, &value), json, typed: Arc::default() })
+        let text = Text::new(json);
+        Ok(Object { key: key_of(kind, &value), revision, meta: Meta::read(kind, &value), text, typed: Arc::default() })
     }
 }
 
@@ -437,7 +458,7 @@ impl Draft {
         json.extend_from_slice(&self.json[..self.splice]);
         json.extend_from_slice(digits.as_bytes());
         json.extend_from_slice(&self.json[self.splice..]);
-        Object { key: self.key, revision, meta: self.meta, json: json.into(), typed: Arc::default() }
+        Object { key: self.key, revision, meta: self.meta, text: Text::new(json.into()), typed: Arc::default() }
     }
     /// How many bytes it is long, but for its revision's digits.
     pub fn size(&self) -> usize {
@@ -480,7 +501,7 @@ mod tests {
             "spec": {"nodeName": "h"}, "status": {"phase": "Failed"},
         });
         let written = Draft::new(Kind::of_value(&pod).unwrap(), pod).seal(7);
-        let read = Object::from_json(written.json().clone(), "").unwrap();
+        let read = Object::from_json(written.json(), "").unwrap();
         assert_eq!((&read.key, read.revision, &read.meta), (&written.key, 7, &written.meta));
         assert!(read.ended());
         // In another order it is the same.

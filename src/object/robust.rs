@@ -204,7 +204,7 @@ fn defined(definition: &Value, boat: &Value) {
         if let Ok(draft) = admit::create(kind, value, &Stamp { uid: "u".to_owned(), now }) {
             let old = draft.seal(1);
             let _ = admit::update_as(kind, &old, kind.show(old.value()), Some("status"), now);
-            let _ = Object::from_json(old.json().clone(), kind.plural);
+            let _ = Object::from_json(old.json(), kind.plural);
         }
     }
 }

@@ -32,9 +32,9 @@ pub struct Input<'a> {
     pub live: &'a dyn Fn(&Key) -> Option<Arc<Object>>,
     /// All nodes.
     pub nodes: &'a [Arc<Node>],
-    /// All pods that have not ended, each with the workload that it belongs to, where it is one. Asked for at most once, and only when
-    /// new pods need room.
-    pub pods: &'a dyn Fn() -> Vec<(Arc<Pod>, Option<Key>)>,
+    /// Shows all pods that have not ended, each with the workload that it belongs to, where it is one. Asked for at most once, and only
+    /// when new pods need room. One after the other, because there may be more than one wants to have in memory.
+    pub pods: &'a dyn Fn(&mut dyn FnMut(&Pod, Option<&Key>)),
     /// Now.
     pub now: Timestamp,
 }
@@ -261,9 +261,9 @@ fn room(input: &Input<'_>, origins: &BTreeMap<&Key, &Origin>, problems: &mut Vec
         beside.set_node(node);
     }
     let by_key: BTreeMap<&Key, &Workload> = changed.iter().map(|w| (&w.key, w)).collect();
-    for (pod, workload) in &(input.pods)() {
+    (input.pods)(&mut |pod, workload| {
         beside.set_pod(pod);
-        let stays = match workload.as_ref().and_then(|key| by_key.get(key)) {
+        let stays = match workload.and_then(|key| by_key.get(key)) {
             None => true,
             // One that is as the new ones are to be serves already: a revert, or another number of the same.
             Some(same) if pod.metadata.deletion_timestamp.is_none() && same.makes(pod) => {
@@ -276,7 +276,7 @@ fn room(input: &Input<'_>, origins: &BTreeMap<&Key, &Origin>, problems: &mut Vec
         if stays {
             after.set_pod(pod);
         }
-    }
+    });
     let (mut scheduler_after, mut scheduler_beside) = (scheduler(), scheduler());
     let fit = |w: &Workload| there.get(&w.key).copied().unwrap_or(0).min(w.replicas);
     let possible = changed.iter().filter(|w| !impossible.contains(&w.key));

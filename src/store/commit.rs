@@ -84,7 +84,7 @@ impl Store {
             _ => {
                 let head = &mut *head;
                 let queue = &mut head.queue;
-                queue.bytes += changes.iter().map(|c| c.object().json().len()).sum::<usize>();
+                queue.bytes += changes.iter().map(|c| c.object().size()).sum::<usize>();
                 queue.changes.append(&mut changes);
                 if head.writes == Writes::Stepped {
                     queue.ends.push_back((queue.changes.len(), head.state.clone()));

@@ -33,7 +33,7 @@ impl Change {
         self.new.as_ref().or(self.last.as_ref()).expect("a change has a new version or a last one")
     }
     fn weight(&self) -> usize {
-        self.object().json().len()
+        self.object().size()
     }
 }
 

@@ -135,7 +135,7 @@ impl Watch {
         let delivered = self.hub.delivered();
         let mut waiting = self.seat.queue.lock();
         if let Some(change) = waiting.changes.pop_front() {
-            waiting.bytes -= change.object().json().len();
+            waiting.bytes -= change.object().size();
             return Ok(Some(change));
         }
         if let Some(ended) = &waiting.ended {
@@ -340,7 +340,7 @@ impl Seat {
             // What waits is given up too: it would only be followed by a gap.
             *waiting = Waiting { ended: Some(Ended::Slow), ..Waiting::default() };
         } else {
-            waiting.bytes += change.object().json().len();
+            waiting.bytes += change.object().size();
             waiting.changes.push_back(change.clone());
         }
         drop(waiting);

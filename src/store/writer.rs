@@ -136,7 +136,7 @@ fn records(changes: &[Change]) -> Vec<Record> {
                 nth: nth as u32,
                 of: same.len() as u32,
                 deleted: change.new.is_none(),
-                json: change.object().json().clone(),
+                json: change.object().json(),
             });
         }
     }
@@ -150,7 +150,7 @@ pub(super) fn id(key: &Key, revision: Revision) -> RecordId {
 
 /// What an existing object adds to the digest of the whole state.
 pub(super) fn hash(object: &Object) -> u128 {
-    xxh3_128(object.json())
+    xxh3_128(&object.json())
 }
 
 /// The writer's thread: waits for work, takes what there is, and carries it to disk. Returns when the store closes or breaks.
@@ -205,7 +205,7 @@ pub(super) fn take_some(head: &mut Head, transactions: usize) -> Batch {
     let (count, view) = head.queue.ends.drain(..transactions).next_back().unwrap_or_else(|| (0, head.state.clone()));
     head.queue.ends.iter_mut().for_each(|(end, _)| *end -= count);
     let changes: Vec<Change> = head.queue.changes.drain(..count).collect();
-    head.queue.bytes -= changes.iter().map(|c| c.object().json().len()).sum::<usize>();
+    head.queue.bytes -= changes.iter().map(|c| c.object().size()).sum::<usize>();
     Batch { changes, view, floor: head.history.floor, last: false }
 }
 

@@ -529,7 +529,7 @@ impl Hostile {
         // And by the server when it starts again.
         for object in self.world.store.view().all() {
             assert!(object.value()["metadata"]["uid"].is_string(), "{object:?}");
-            let again = crate::object::Object::from_json(object.json().clone(), object.key.kind.plural);
+            let again = crate::object::Object::from_json(object.json(), object.key.kind.plural);
             assert_eq!(again.expect("a restart reads it").key, object.key);
         }
     }
@@ -599,9 +599,10 @@ async fn no_object_grows_so_deep_that_it_cannot_be_read() {
         place.push_str(&"/f:a".repeat(100));
         let read = w.ask(&format!("GET {path}/a"), Value::Null).await;
         assert_eq!(read.code, 200, "{}", read.show());
-        w.store.view().all().for_each(|o| {
-            drop(crate::object::Object::from_json(o.json().clone(), o.key.kind.plural).expect("it can be read again"))
-        });
+        w.store
+            .view()
+            .all()
+            .for_each(|o| drop(crate::object::Object::from_json(o.json(), o.key.kind.plural).expect("it can be read again")));
     }
 }
 

@@ -49,8 +49,8 @@ pub(super) struct Fleet {
 pub(super) struct Hollow {
     number: usize,
     name: String,
-    certificate: String,
-    key: String,
+    /// How it speaks to the server: made once, as an agent does, because very many will connect again and again while a server starts.
+    tls: Arc<rustls::ClientConfig>,
 }
 
 /// What came of a request.
@@ -74,8 +74,9 @@ impl Hollow {
         let wire = Wire::open(server, server.tls(None)?, Some(secret)).await?;
         let asked = json!({"node": name, "csr": csr});
         let answer: Value = wire.json(Method::POST, JOIN, &asked).await.context("join")?;
-        let certificate = answer["certificate"].as_str().context("the answer holds no certificate")?.to_owned();
-        Ok(Hollow { number, name, certificate, key: key.serialize_pem() })
+        let certificate = answer["certificate"].as_str().context("the answer holds no certificate")?;
+        let tls = server.tls(Some((certificate, &key.serialize_pem())))?;
+        Ok(Hollow { number, name, tls })
     }
 
     /// Lives until it is aborted.
@@ -90,8 +91,7 @@ impl Hollow {
 
     /// From connecting to the end of the connection.
     async fn connection(&self, fleet: &Arc<Fleet>) -> Result<()> {
-        let tls = fleet.server.tls(Some((&self.certificate, &self.key)))?;
-        let wire = Wire::open(&fleet.server, tls, None).await?;
+        let wire = Wire::open(&fleet.server, self.tls.clone(), None).await?;
         self.register(&wire).await.context("register")?;
         self.renew(&wire).await.context("make a lease")?;
         let ours = format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{}", self.name);

@@ -52,6 +52,8 @@ const PATIENCE: Duration = Duration::from_secs(1800);
 const RENEW: Duration = Duration::from_secs(10);
 /// How many hosts join side by side.
 const JOINING: usize = 64;
+/// After so long a server is at rest.
+const SETTLED: Duration = Duration::from_secs(30);
 /// How long the server is watched at rest.
 const REST: Duration = Duration::from_secs(20);
 /// How many pods are created one by one for the latency of an idle cluster.
@@ -187,8 +189,8 @@ async fn life(options: &Options, size: Size, say: &(dyn Fn(&str) + Sync)) -> Res
         sheet.add("pods Ready per second", "1/s", size.pods as f64 / took.as_secs_f64());
         sheet.work("pods from one commit", &before, &counts(&server, &admin).await?);
         steps(&observer, "1", &mut sheet);
-        // Written Deployments' statuses, events, statuses of releases: what comes after the pods.
-        tokio::time::sleep(Duration::from_secs(10)).await;
+        // What comes after the pods: statuses of Deployments and releases, events; and the server tidies its memory.
+        tokio::time::sleep(SETTLED).await;
 
         say("at rest, with all pods");
         sheet.begin()?;

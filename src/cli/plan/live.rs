@@ -218,7 +218,7 @@ async fn defined(client: &Client) -> Result<Kinds, Failure> {
 /// The objects of a kind, typed. Those that their type cannot hold are left out.
 fn typed_of<K: k8s_openapi::Resource + serde::de::DeserializeOwned + Send>(all: &BTreeMap<Key, Arc<Object>>) -> Vec<K> {
     let objects: Vec<&Arc<Object>> = all.values().filter(|o| o.key.kind == kind_of::<K>()).collect();
-    let read = |part: &[&Arc<Object>]| part.iter().filter_map(|o| serde_json::from_slice(o.json()).ok()).collect::<Vec<K>>();
+    let read = |part: &[&Arc<Object>]| part.iter().filter_map(|o| serde_json::from_slice(&o.json()).ok()).collect::<Vec<K>>();
     side_by_side(&objects, read)
 }
 

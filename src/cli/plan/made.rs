@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde_json::Value;
@@ -290,15 +290,14 @@ fn check(facts: &Facts<'_>, plan: &SyncPlan) -> Outcome {
     let nodes: Vec<Arc<Node>> = facts.nodes.unwrap_or_default().iter().cloned().map(Arc::new).collect();
     let deployment_kind = crate::object::Kind::of("apps/v1", "Deployment").expect("deployments have a row");
     let controller = |meta: &ObjectMeta| meta.owner_references.iter().flatten().find(|o| o.controller == Some(true)).cloned();
-    let pods = || {
+    let pods = |look: &mut dyn FnMut(&Pod, Option<&Key>)| {
         let sets: BTreeMap<_, &ReplicaSet> = facts.before.sets.iter().map(|set| (set.metadata.uid.as_deref(), set)).collect();
-        let placed = facts.before.pods.iter().map(|pod| {
+        for pod in &facts.before.pods {
             let set = controller(&pod.metadata).and_then(|owner| sets.get(&Some(owner.uid.as_str())).copied());
             let above = set.and_then(|set| controller(&set.metadata));
             let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-            (pod.clone(), above.map(|o| Key::new(deployment_kind, namespace, &o.name)))
-        });
-        placed.collect()
+            look(pod, above.map(|o| Key::new(deployment_kind, namespace, &o.name)).as_ref());
+        }
     };
     preflight::check(&preflight::Input {
         wanted: facts.wanted,

@@ -222,11 +222,13 @@ pub(super) fn name(key: &Key) -> String {
     crate::plan::sync::Name(key.clone()).to_string()
 }
 
-/// All pods that have not ended, with the workload on top of each.
-pub(super) fn pods(view: &View) -> Vec<(Arc<Pod>, Option<Key>)> {
-    let running = view.list(kind_of::<Pod>()).filter(|pod| !pod.ended());
-    let running = running.filter_map(|object| Some((object.typed::<Pod>().ok()?, object)));
-    running.map(|(pod, object)| (pod, super::workload(view, object).map(|top| top.key.clone()))).collect()
+/// Shows all pods that have not ended, with the workload on top of each.
+pub(super) fn each_pod(view: &View, look: &mut dyn FnMut(&Pod, Option<&Key>)) {
+    for object in view.list(kind_of::<Pod>()).filter(|pod| !pod.ended()) {
+        if let Ok(pod) = object.glance::<Pod>() {
+            look(&pod, super::workload(view, object).as_ref().map(|top| &top.key));
+        }
+    }
 }
 
 /// The hosts on which pods of a release run. Read without decoding a pod: this is asked again and again while a release is watched.

@@ -120,7 +120,7 @@ fn risky(pass: &Pass<'_>, plan: &SyncPlan) -> BTreeMap<String, Needs> {
         return wanted;
     }
     let mut known: BTreeSet<String> = BTreeSet::new();
-    for pod in pass.view.list(kind_of::<Pod>()).filter_map(|o| o.typed::<Pod>().ok()) {
+    for pod in pass.view.list(kind_of::<Pod>()).filter_map(|o| o.glance::<Pod>().ok()) {
         let statuses = pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten());
         let pulled = statuses.filter(|c| !c.image_id.is_empty()).map(|c| c.name.clone()).collect::<BTreeSet<_>>();
         let containers = pod.spec.iter().flat_map(|s| &s.containers);

@@ -93,7 +93,7 @@ impl ReleaseLoop {
             plan: &plan,
             live: &|key| view.get(key).cloned(),
             nodes: &pass.hosts.nodes,
-            pods: &|| facts::pods(view),
+            pods: &|look| facts::each_pod(view, look),
             now: pass.now,
         });
         Ok(match outcome {

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use serde_json::json;
 
 use super::*;
-use crate::object::{Draft, kind_of};
+use crate::object::{Draft, Packer, kind_of};
 
 /// A config map with one value.
 fn map(name: &str, value: u64) -> Draft {
@@ -61,7 +61,7 @@ fn txn(fill: impl for<'a> FnOnce(&'a mut Txn) -> &'a mut Txn) -> Txn {
 
 /// Everything in a state, as text.
 fn dump(view: &View) -> Vec<String> {
-    view.all().map(|o| format!("{o:?} {}", String::from_utf8_lossy(o.json()))).collect()
+    view.all().map(|o| format!("{o:?} {}", String::from_utf8_lossy(&o.json()))).collect()
 }
 
 /// Waits without an async runtime around.

@@ -207,6 +207,34 @@ fn wa6_a_slow_watcher_is_cut_and_the_others_are_not() {
 }
 
 #[test]
+fn what_was_written_lately_is_told_and_what_is_packed_says_the_same() {
+    let store = Store::memory();
+    let name = |n: u32| format!("web-{n:02}");
+    // Long enough to be worth it.
+    let long = |n: u32| pod("shop", &name(n), &"node".repeat(100), "owner");
+    (0..20).for_each(|n| drop(store.commit(txn(|t| t.create(long(n)))).unwrap()));
+    store.commit(txn(|t| t.delete(pod_key("shop", "web-00"), None))).unwrap();
+    let told = |after, until| {
+        let (objects, reached) = store.written(after, until);
+        (objects.iter().map(|o| o.revision).collect::<Vec<_>>(), reached)
+    };
+    assert_eq!(told(17, 19), (vec![18, 19], 19));
+    assert_eq!(told(19, 21), (vec![20, 21], 21), "the last version of what was deleted too");
+    store.compact(5);
+    assert_eq!(told(2, 21), (vec![3, 4, 5], 5), "first what exists of what is past");
+    assert_eq!(told(5, 6), (vec![6], 6));
+    assert_eq!(told(0, 3), (vec![2, 3], 3), "and what is gone is not told");
+
+    let before = dump(&store.view());
+    let mut packer = Packer::default();
+    store.view().all().for_each(|object| object.pack(&mut packer));
+    assert_eq!(dump(&store.view()), before);
+    let gone = store.commit(txn(|t| t.delete(pod_key("shop", "web-07"), None))).unwrap();
+    assert_eq!(gone.objects[0].value()["metadata"]["resourceVersion"], "22");
+    assert_eq!(gone.objects[0].value()["spec"], long(7).value()["spec"]);
+}
+
+#[test]
 fn what_was_compacted_is_refused_and_never_skipped() {
     let store = Store::memory();
     for i in 1..=10 {
