@@ -17,7 +17,6 @@ pub mod columns;
 pub mod cron;
 pub mod custom;
 pub mod decoded;
-mod except;
 pub mod inventory;
 pub mod kind;
 pub mod manifest;
@@ -232,8 +231,8 @@ impl Object {
         serde_json::from_slice(&self.json).expect("stored bytes were written by us")
     }
     /// The same without one of its fields, which is passed over: for a status that is large and that somebody replaces.
-    pub fn value_without(&self, field: &str) -> Value {
-        except::without(field, &self.json).expect("stored bytes were written by us")
+    pub fn value_without(&self, field: &'static str) -> Value {
+        sieve::Wanted::but(field).of(&self.json).expect("stored bytes were written by us")
     }
     /// The typed object, decoded once in a while and shared ([`decoded`]). An error names the object, so that one bad object cannot stop a loop.
     ///
