@@ -1,8 +1,8 @@
 //! What an object is.
 //!
 //! An [`Object`] is one immutable version of one thing in the cluster: its canonical JSON bytes, the few fields that every reader needs
-//! without decoding, and the typed value, decoded at most once and shared by everybody who asks. A [`Draft`] is a version that the store
-//! has not numbered yet.
+//! without decoding, and the typed value, decoded once for all who ask within moments. A [`Draft`] is a version that the store has not
+//! numbered yet.
 //!
 //! [`KINDS`](kind::KINDS) has one row per kind, and everything else about kinds derives from it: routing, discovery, schemas, tables,
 //! defaults and validation.
