@@ -1,6 +1,7 @@
 //! Subresources that are not the object itself: scale, binding, eviction, finalize.
 //!
-//! Streams (log, exec, attach) are in `streams`.
+//! Not here: what is read and written like the object itself (status, ephemeralcontainers: `read` and `write`), tokens (`authn`),
+//! approval (`signing`), and what flows (log, exec, attach, portforward, proxy: `streams`).
 
 use std::sync::Arc;
 

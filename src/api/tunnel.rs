@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 use super::Api;
 use super::auth::Identity;
+use super::authn::LOOK_EVERY;
 use super::failure::Failure;
 
 /// The protocol's name in the `Upgrade` header.
@@ -112,7 +113,7 @@ impl Api {
                     break;
                 }
                 () = self.inner.stopping.cancelled() => break,
-                () = tokio::time::sleep(Duration::from_secs(5)) => {
+                () = tokio::time::sleep(LOOK_EVERY) => {
                     if !self.still_valid(identity) {
                         tracing::info!(node, "the agent's certificate is no longer good: its tunnel is closed");
                         break;

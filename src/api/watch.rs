@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::Api;
 use super::auth::{Identity, Verb};
+use super::authn::LOOK_EVERY;
 use super::failure::{Failure, bytes_response};
 use super::path::{Query, Target};
 use super::read::{Selection, shown, version};
@@ -33,9 +34,6 @@ pub(super) const BOOKMARK_EVERY: Duration = Duration::from_secs(30);
 const LASTS: u64 = 30 * 60;
 /// Events that wait already are sent together up to this many bytes.
 const PIECE: usize = 64 * 1024;
-
-/// How often it is looked at whether the client still may (SE7: at most five seconds).
-const LOOK_EVERY: Duration = Duration::from_secs(4);
 
 struct Stream {
     api: Api,

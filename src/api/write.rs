@@ -67,6 +67,15 @@ impl<'a> Ask<'a> {
     fn subresource(&self) -> Option<&str> {
         Some(self.target.subresource.as_str()).filter(|s| !s.is_empty())
     }
+    /// What was sent as a whole object, made to fit the kind and the path; and what its sender is warned of.
+    fn whole(&self, Parsed { mut value, duplicates }: Parsed) -> Result<(Value, Vec<String>), Failure> {
+        let kind = self.target.kind;
+        check_type(kind, &value)?;
+        let mut warnings = conform(kind, &mut value, &duplicates, self.options.validation)?;
+        warnings.extend(admit::warnings(kind, &value));
+        place(self.target, &mut value)?;
+        Ok((value, warnings))
+    }
 }
 
 impl Api {
@@ -108,16 +117,11 @@ impl Api {
     }
 
     pub(super) async fn create(&self, ask: &Ask<'_>, bytes: &Bytes) -> Result<Response<Body>, Failure> {
-        let kind = ask.target.kind;
-        let Parsed { mut value, duplicates } = body::parse(ask.headers, bytes)?;
-        check_type(kind, &value)?;
-        let mut warnings = conform(kind, &mut value, &duplicates, ask.options.validation)?;
-        warnings.extend(admit::warnings(kind, &value));
-        place(ask.target, &mut value)?;
+        let (value, warnings) = ask.whole(body::parse(ask.headers, bytes)?)?;
         if value["metadata"]["resourceVersion"].as_str().is_some_and(|r| !r.is_empty()) {
             return Err(Failure::bad_request("resourceVersion should not be set on objects to be created"));
         }
-        self.insert(ask, kind.store(value), &warnings, true).await
+        self.insert(ask, ask.target.kind.store(value), &warnings, true).await
     }
 
     /// Stores a new object. `track`: its fields are recorded as the manager's (an apply has done that already).
@@ -258,14 +262,9 @@ impl Api {
     }
 
     pub(super) async fn update(&self, ask: &Ask<'_>, bytes: &Bytes) -> Result<Response<Body>, Failure> {
-        let kind = ask.target.kind;
-        let Parsed { mut value, duplicates } = body::parse(ask.headers, bytes)?;
-        check_type(kind, &value)?;
-        let mut warnings = conform(kind, &mut value, &duplicates, ask.options.validation)?;
-        warnings.extend(admit::warnings(kind, &value));
-        place(ask.target, &mut value)?;
+        let (value, warnings) = ask.whole(body::parse(ask.headers, bytes)?)?;
         let named = version(value["metadata"]["resourceVersion"].as_str().unwrap_or(""))?.filter(|r| *r > 0);
-        let value = kind.store(value);
+        let value = ask.target.kind.store(value);
         self.changed(ask, named.is_none(), |old| {
             check_version(old, named)?;
             check_uid(old, &value)?;
@@ -352,11 +351,7 @@ impl Api {
                 "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
             ));
         }
-        let Parsed { value: mut config, duplicates } = body::yaml(bytes)?;
-        check_type(kind, &config)?;
-        let mut warnings = conform(kind, &mut config, &duplicates, options.validation)?;
-        warnings.extend(admit::warnings(kind, &config));
-        place(ask.target, &mut config)?;
+        let (config, warnings) = ask.whole(body::yaml(bytes)?)?;
         if !config["metadata"]["managedFields"].is_null() {
             return Err(Failure::bad_request("metadata.managedFields must be nil"));
         }

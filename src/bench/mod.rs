@@ -1,4 +1,5 @@
-//! Measures portolan as its users meet it: real processes, a real repository, real Docker hosts.
+//! Measures portolan as its users meet it: real processes, a real repository, and real Docker hosts, or hollow ones where there are
+//! thousands.
 //!
 //! A benchmark starts a server and agents of its own from this very binary, in a directory that it removes again, and reports every
 //! run's value with the median. Nothing is asserted here: a figure is to be read, and compared with the last one on the same machine.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
-use super::args::key_value;
+use super::value::key_value;
 use super::{Explain, Failure, fail};
 use crate::server;
 

@@ -23,6 +23,7 @@ mod sim;
 mod status;
 mod token;
 mod validate;
+mod value;
 mod wait;
 
 use std::fmt;

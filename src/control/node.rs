@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::event::{Recorder, Severity};
 use super::keyed::{Cursor, News};
-use super::schedule::set_condition;
+use super::schedule::{disrupted, set_condition};
 use super::{Context, Loop, Next, write};
 use crate::object::admit::{self, DeleteOptions, Deletion};
 use crate::object::{Draft, Key, Object, kind_of};
@@ -364,17 +364,8 @@ fn give_up(txn: &mut Txn, pod: &Object, now: Timestamp) -> bool {
     match admit::delete(pod, &options, now) {
         Ok(Deletion::Remove) => txn.delete(pod.key.clone(), Some(pod.revision)),
         Ok(Deletion::Mark(draft)) => {
-            let mut value = draft.value();
-            let condition = PodCondition {
-                type_: "DisruptionTarget".to_owned(),
-                status: "True".to_owned(),
-                reason: Some("DeletionByTaintManager".to_owned()),
-                message: Some("Taint manager: deleting due to NoExecute taint".to_owned()),
-                last_transition_time: Some(stamp(now)),
-                ..PodCondition::default()
-            };
-            set_condition(&mut value, &condition);
-            txn.update(Draft::new(pod.key.kind, value), pod.revision)
+            let why = "Taint manager: deleting due to NoExecute taint";
+            txn.update(disrupted(&draft, "DeletionByTaintManager", why, now), pod.revision)
         }
         Ok(Deletion::Unchanged) | Err(_) => return false,
     };

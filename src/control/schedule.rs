@@ -371,7 +371,8 @@ impl Schedule {
                 Ok(Deletion::Remove) => drop(txn.delete(victim.key.clone(), Some(victim.revision))),
                 Ok(Deletion::Mark(draft)) => {
                     gone = false;
-                    txn.update(disrupted(&draft, cx.now), victim.revision);
+                    let why = "default-scheduler: preempting to accommodate a higher priority pod";
+                    txn.update(disrupted(&draft, "PreemptionByScheduler", why, cx.now), victim.revision);
                 }
                 Ok(Deletion::Unchanged) => gone = false,
                 Err(_) => stale = true,
@@ -492,14 +493,14 @@ fn nominate(value: &mut Value, node: Option<&str>) {
     }
 }
 
-/// A pod that is asked to go, with the condition that says why.
-fn disrupted(pod: &Draft, now: Timestamp) -> Draft {
+/// A pod that is asked to go, with the condition that says whose decision that was, and why.
+pub(super) fn disrupted(pod: &Draft, reason: &str, message: &str, now: Timestamp) -> Draft {
     let mut value = pod.value();
     let condition = PodCondition {
         type_: "DisruptionTarget".to_owned(),
         status: "True".to_owned(),
-        reason: Some("PreemptionByScheduler".to_owned()),
-        message: Some("default-scheduler: preempting to accommodate a higher priority pod".to_owned()),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
         last_transition_time: Some(stamp(now)),
         ..PodCondition::default()
     };

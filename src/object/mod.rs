@@ -1,8 +1,8 @@
 //! What an object is.
 //!
 //! An [`Object`] is one immutable version of one thing in the cluster: its canonical JSON bytes, the few fields that every reader needs
-//! without decoding, and the typed value, decoded at most once and shared by everybody who asks. A [`Draft`] is a version that the store
-//! has not numbered yet.
+//! without decoding, and the typed value, decoded once for all who ask within moments. A [`Draft`] is a version that the store has not
+//! numbered yet.
 //!
 //! [`KINDS`](kind::KINDS) has one row per kind, and everything else about kinds derives from it: routing, discovery, schemas, tables,
 //! defaults and validation.
@@ -17,7 +17,6 @@ pub mod columns;
 pub mod cron;
 pub mod custom;
 pub mod decoded;
-mod except;
 pub mod inventory;
 pub mod kind;
 pub mod manifest;
@@ -32,6 +31,7 @@ pub mod source;
 pub mod stream;
 mod text;
 pub mod time;
+mod written;
 
 #[cfg(test)]
 pub(crate) mod robust;
@@ -52,6 +52,7 @@ use alike::{Packed, Texts};
 pub use kind::{KINDS, Kind, kind_of};
 pub use text::Packer;
 use text::Text;
+use written::unmanaged;
 
 /// The store's counter: one more for every committed write. `resourceVersion` is its decimal form.
 pub type Revision = u64;
@@ -243,8 +244,8 @@ impl Object {
         serde_json::from_slice(&self.json()).expect("stored bytes were written by us")
     }
     /// The same without one of its fields, which is passed over: for a status that is large and that somebody replaces.
-    pub fn value_without(&self, field: &str) -> Value {
-        except::without(field, &self.json()).expect("stored bytes were written by us")
+    pub fn value_without(&self, field: &'static str) -> Value {
+        sieve::Wanted::but(field).of(&self.json()).expect("stored bytes were written by us")
     }
     /// The typed object, decoded once in a while and shared ([`decoded`]). An error names the object, so that one bad object cannot stop a loop.
     ///
@@ -285,7 +286,7 @@ impl Object {
     /// definition says is not known yet.
     pub fn from_json(json: Bytes, plural: &str) -> Result<Self, serde_json::Error> {
         // A store has very many of them, so no tree is built of what is not looked at.
-        let (kind, value) = match written_kind(&json) {
+        let (kind, value) = match written::kind(&json) {
             Some(kind) => (kind, Meta::wanted(kind).of(&json)?),
             None => {
                 let value: Value = serde_json::from_slice(&json)?;
@@ -316,43 +317,6 @@ pub struct DecodeError {
     pub key: Key,
     /// What the decoder said.
     pub source: Arc<serde_json::Error>,
-}
-
-/// A document of ours without its `managedFields`. The name in quotes is found nowhere inside of a text, where quotes are escaped, and
-/// `metadata` comes before everything that could have another list of that name.
-fn unmanaged(json: &[u8]) -> Cow<'_, [u8]> {
-    const NAME: &[u8] = b",\"managedFields\":[";
-    let Some(start) = json.windows(NAME.len()).position(|w| w == NAME) else { return Cow::Borrowed(json) };
-    let (mut depth, mut text, mut escaped) = (1, false, false);
-    let list = &json[start + NAME.len()..];
-    for (at, byte) in list.iter().enumerate() {
-        match (text, *byte) {
-            (true, _) if escaped => escaped = false,
-            (true, b'\\') => escaped = true,
-            (_, b'"') => text = !text,
-            (false, b'[' | b'{') => depth += 1,
-            (false, b']' | b'}') => depth -= 1,
-            _ => {}
-        }
-        if depth == 0 {
-            return Cow::Owned([&json[..start], &list[at + 1..]].concat());
-        }
-    }
-    Cow::Borrowed(json)
-}
-
-/// The row of a record that begins as a draft writes it; of any other, and of a kind that is not in the program, none.
-fn written_kind(json: &[u8]) -> Option<&'static Kind> {
-    let (api_version, rest) = text_after(json, b"{\"apiVersion\":\"")?;
-    let (kind, _) = text_after(rest, b"\"kind\":\"")?;
-    Kind::of(api_version, kind)
-}
-
-/// The plain text that follows `name` at the beginning of `json`, and what comes behind its end and the comma.
-fn text_after<'a>(json: &'a [u8], name: &[u8]) -> Option<(&'a str, &'a [u8])> {
-    let rest = json.strip_prefix(name)?;
-    let end = rest.iter().position(|b| *b == b'"')?;
-    Some((std::str::from_utf8(&rest[..end]).ok()?, rest[end..].strip_prefix(b"\",")?))
 }
 
 /// The row of a stored object whose kind somebody defined.

@@ -1,4 +1,4 @@
-//! A part of a JSON document: the fields that are wanted, without building a tree of the others.
+//! A part of a JSON document: the fields that are wanted, or all but one, without building a tree of the others.
 //!
 //! What is left out is checked for its syntax all the same: a document that passes is JSON as a whole.
 
@@ -10,10 +10,10 @@ use serde_json::{Map, Value};
 /// What is wanted of a value.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
-    /// All of it.
-    whole: bool,
     /// These fields of it, each as far as it is wanted itself.
     fields: Vec<(&'static str, Wanted)>,
+    /// And all others.
+    others: bool,
 }
 
 impl Wanted {
@@ -23,15 +23,31 @@ impl Wanted {
         for path in paths {
             let mut at = &mut wanted;
             for step in path.split('.') {
+                if at.whole() {
+                    break;
+                }
                 let place = at.fields.iter().position(|(name, _)| *name == step).unwrap_or_else(|| {
                     at.fields.push((step, Wanted::default()));
                     at.fields.len() - 1
                 });
                 at = &mut at.fields[place].1;
             }
-            at.whole = true;
+            *at = Wanted { fields: Vec::new(), others: true };
         }
         wanted
+    }
+
+    /// All of an object but one of its fields.
+    pub(super) fn but(field: &'static str) -> Wanted {
+        Wanted { fields: vec![(field, Wanted::default())], others: true }
+    }
+
+    fn whole(&self) -> bool {
+        self.fields.is_empty() && self.others
+    }
+
+    fn nothing(&self) -> bool {
+        self.fields.is_empty() && !self.others
     }
 
     /// Reads a document.
@@ -45,7 +61,7 @@ impl Wanted {
 impl<'de> DeserializeSeed<'de> for &Wanted {
     type Value = Value;
     fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Value, D::Error> {
-        if self.whole { serde::Deserialize::deserialize(reader) } else { reader.deserialize_any(self) }
+        if self.whole() { serde::Deserialize::deserialize(reader) } else { reader.deserialize_any(self) }
     }
 }
 
@@ -58,7 +74,9 @@ impl<'de> Visitor<'de> for &Wanted {
         let mut found = Map::new();
         while let Some(name) = map.next_key::<std::borrow::Cow<'de, str>>()? {
             match self.fields.iter().find(|(wanted, _)| *wanted == name) {
+                Some((_, wanted)) if wanted.nothing() => drop(map.next_value::<IgnoredAny>()?),
                 Some((name, wanted)) => drop(found.insert((*name).to_owned(), map.next_value_seed(wanted)?)),
+                None if self.others => drop(found.insert(name.into_owned(), map.next_value()?)),
                 None => drop(map.next_value::<IgnoredAny>()?),
             }
         }
@@ -101,6 +119,7 @@ mod tests {
             "metadata.name",
             "metadata.labels",
             "spec.node",
+            "spec.node.too",
             "spec.deep.er",
             "list.of",
             "text.of",
@@ -113,6 +132,14 @@ mod tests {
             "list": null, "text": null,
         });
         assert_eq!(wanted.of(json).unwrap(), found);
+    }
+
+    #[test]
+    fn one_field_is_left_out_at_the_top_only() {
+        let text = br#"{"a":{"status":1},"status":{"b":["}",{}]},"z":null}"#;
+        assert_eq!(Wanted::but("status").of(text).unwrap(), json!({"a": {"status": 1}, "z": null}));
+        assert_eq!(Wanted::but("x").of(text).unwrap(), serde_json::from_slice::<Value>(text).unwrap());
+        assert!(Wanted::but("status").of(br#"{"status":{]}}"#).is_err());
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! A release that fails here was never applied: what runs is not touched. `Rejected` will not pass by waiting, `Errored` may.
 //!
-//! Not here: whether an image can be pulled. Only the host can tell, and it tells when the new pod is there; a rolling update with
-//! `maxUnavailable: 0` stops nothing before that.
+//! Not here: whether an image can be pulled. Only a host can tell: when the new pod is there, or when it is asked because old pods
+//! would be stopped first (`control::release::images`).
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};

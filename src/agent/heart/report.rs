@@ -186,6 +186,11 @@ impl Heart {
         if !self.is_reported(uid) {
             return; // the answer to the report brings us back here
         }
+        self.delete(uid);
+    }
+
+    /// Has a pod's object removed.
+    fn delete(&mut self, uid: &str) {
         let Some(entry) = self.pods.get(uid) else { return };
         let call = Call::DeletePod {
             namespace: spec::namespace(&entry.pod).to_owned(),
@@ -198,14 +203,9 @@ impl Heart {
 
     /// A mistake: the object goes whatever still runs.
     pub(super) fn farewell(&mut self, uid: &str) {
-        let Some(entry) = self.pods.get(uid).filter(|e| !e.gone && !e.busy.contains_key(&Slot::Finish)) else { return };
-        let call = Call::DeletePod {
-            namespace: spec::namespace(&entry.pod).to_owned(),
-            name: spec::name(&entry.pod).to_owned(),
-            uid: uid.to_owned(),
-        };
-        let ticket = self.act(Work::Server(call), Ask::Delete { uid: uid.to_owned() });
-        self.occupy(uid, Slot::Finish, ticket);
+        if self.pods.get(uid).is_some_and(|e| !e.gone && !e.busy.contains_key(&Slot::Finish)) {
+            self.delete(uid);
+        }
     }
 
     pub(super) fn deleted(&mut self, uid: &str, result: Result<Answer, ServerError>) {

@@ -27,11 +27,10 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::Api;
 use super::auth::Identity;
+use super::authn::LOOK_EVERY;
 use super::failure::{Failure, bytes_response};
 use super::path::{Query, Target, encode};
 
-/// How often to look whether the client still may (SE7: at most five seconds).
-const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// How long a session may last: Kubernetes' limit for idle ones, for all.
 const LONGEST: Duration = Duration::from_secs(4 * 3600);
 /// How long a client may take to read what is left when a session has ended, and when it was ended by us.

@@ -82,6 +82,14 @@ const PLAIN: Shape = Shape {
 const ONE_ZONE: &[&str] = &["zone1"];
 const THREE_ZONES: &[&str] = &["moon-1", "moon-2", "moon-3"];
 
+/// What shapes have in common whose pods ask for the same.
+const NEAR: Shape = Shape { zones: ONE_ZONE, before: &[Template::Near], measured: Template::Near, ..PLAIN };
+const APART: Shape = Shape { before: &[Template::Apart], measured: Template::Apart, ..PLAIN };
+const LIKES_NEAR: Shape = Shape { before: &[Template::LikesNear], measured: Template::LikesNear, ..PLAIN };
+const LIKES_APART: Shape = Shape { before: &[Template::LikesApart], measured: Template::LikesApart, ..PLAIN };
+const SPREAD: Shape = Shape { small: [500, 1000, 1000], zones: THREE_ZONES, measured: Template::Spread, ..PLAIN };
+const PREEMPTION: Shape = Shape { large: [5000, 20000, 5000], small: [500, 2000, 500], before: &[Template::Low], ..PLAIN };
+
 /// All of them.
 pub(super) const SHAPES: &[Shape] = &[
     Shape { name: "SchedulingBasic", large: [5000, 1000, 10000], threshold: 680.0, ..PLAIN },
@@ -95,102 +103,51 @@ pub(super) const SHAPES: &[Shape] = &[
         measured: Template::NodeAffinity,
         ..PLAIN
     },
-    Shape {
-        name: "SchedulingPodAffinity",
-        threshold: 35.0,
-        zones: ONE_ZONE,
-        before: &[Template::Near],
-        measured: Template::Near,
-        ..PLAIN
-    },
-    Shape {
-        name: "SchedulingPodAntiAffinity",
-        large: [5000, 1000, 2000],
-        small: [500, 100, 400],
-        threshold: 60.0,
-        before: &[Template::Apart],
-        measured: Template::Apart,
-        ..PLAIN
-    },
+    Shape { name: "SchedulingPodAffinity", threshold: 35.0, ..NEAR },
+    Shape { name: "SchedulingPodAntiAffinity", large: [5000, 1000, 2000], small: [500, 100, 400], threshold: 60.0, ..APART },
     Shape {
         name: "SchedulingPodMatchingAntiAffinity",
         large: [5000, 1000, 5000],
         small: [500, 100, 400],
         threshold: 595.0,
-        before: &[Template::Apart],
         measured: Template::Matching,
-        ..PLAIN
+        ..APART
     },
-    Shape {
-        name: "SchedulingPreferredPodAffinity",
-        threshold: 90.0,
-        before: &[Template::LikesNear],
-        measured: Template::LikesNear,
-        ..PLAIN
-    },
-    Shape {
-        name: "SchedulingPreferredPodAntiAffinity",
-        threshold: 90.0,
-        before: &[Template::LikesApart],
-        measured: Template::LikesApart,
-        ..PLAIN
-    },
+    Shape { name: "SchedulingPreferredPodAffinity", threshold: 90.0, ..LIKES_NEAR },
+    Shape { name: "SchedulingPreferredPodAntiAffinity", threshold: 90.0, ..LIKES_APART },
     Shape {
         name: "SchedulingRequiredPodAffinityWithNSSelector",
         large: [5000, 5000, 2000],
         small: [500, 40, 100],
         threshold: 35.0,
-        zones: ONE_ZONE,
-        before: &[Template::Near],
-        measured: Template::Near,
         by_label: true,
-        ..PLAIN
+        ..NEAR
     },
     Shape {
         name: "SchedulingRequiredPodAntiAffinityWithNSSelector",
         large: [6000, 4000, 2000],
         small: [500, 40, 100],
         threshold: 24.0,
-        before: &[Template::Apart],
-        measured: Template::Apart,
         by_label: true,
-        ..PLAIN
+        ..APART
     },
     Shape {
         name: "SchedulingPreferredAffinityWithNSSelector",
         small: [500, 40, 100],
         threshold: 90.0,
-        before: &[Template::LikesNear],
-        measured: Template::LikesNear,
         by_label: true,
-        ..PLAIN
+        ..LIKES_NEAR
     },
     Shape {
         name: "SchedulingPreferredAntiAffinityWithNSSelector",
         large: [5000, 4000, 2000],
         small: [500, 40, 100],
         threshold: 55.0,
-        before: &[Template::LikesApart],
-        measured: Template::LikesApart,
         by_label: true,
-        ..PLAIN
+        ..LIKES_APART
     },
-    Shape {
-        name: "TopologySpreading",
-        small: [500, 1000, 1000],
-        threshold: 460.0,
-        zones: THREE_ZONES,
-        measured: Template::Spread,
-        ..PLAIN
-    },
-    Shape {
-        name: "PreferredTopologySpreading",
-        small: [500, 1000, 1000],
-        threshold: 340.0,
-        zones: THREE_ZONES,
-        measured: Template::LikesSpread,
-        ..PLAIN
-    },
+    Shape { name: "TopologySpreading", threshold: 460.0, ..SPREAD },
+    Shape { name: "PreferredTopologySpreading", threshold: 340.0, measured: Template::LikesSpread, ..SPREAD },
     Shape {
         name: "MixedSchedulingBasePod",
         large: [5000, 2000, 5000],
@@ -201,23 +158,8 @@ pub(super) const SHAPES: &[Shape] = &[
         ..PLAIN
     },
     // Kubernetes lists the large run and leaves it out; its own largest has 1,000 nodes and no threshold.
-    Shape {
-        name: "PreemptionBasic",
-        large: [5000, 20000, 5000],
-        small: [500, 2000, 500],
-        before: &[Template::Low],
-        measured: Template::High,
-        ..PLAIN
-    },
-    Shape {
-        name: "PreemptionAsync",
-        large: [5000, 20000, 5000],
-        small: [500, 2000, 500],
-        threshold: 570.0,
-        before: &[Template::Low],
-        churn: Churn::Pods(Template::High),
-        ..PLAIN
-    },
+    Shape { name: "PreemptionBasic", measured: Template::High, ..PREEMPTION },
+    Shape { name: "PreemptionAsync", threshold: 570.0, churn: Churn::Pods(Template::High), ..PREEMPTION },
     Shape {
         name: "Unschedulable",
         large: [5000, 20000, 10000],

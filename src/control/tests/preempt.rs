@@ -28,6 +28,20 @@ fn workload(world: &mut World, name: &str, replicas: i32, cpu: &str, more: Value
     world.deployment(name, replicas, "", json!({ "template": template }));
 }
 
+/// A node that two pods of `low` fill.
+fn full(more: Value) -> World {
+    let mut world = world();
+    workload(&mut world, "low", 2, "1", more);
+    world.settle();
+    world
+}
+
+/// Then comes `top`.
+fn ask(world: &mut World, replicas: i32, cpu: &str, class: &str) {
+    workload(world, "top", replicas, cpu, json!({"priorityClassName": class}));
+    world.settle();
+}
+
 /// Each pod in a line, without what is random in its name.
 fn check(world: &World, expect: Expect) {
     let line = |pod: &Pod| {
@@ -54,34 +68,27 @@ fn check(world: &World, expect: Expect) {
 
 #[test]
 fn a_pod_waits_for_the_place_that_others_leave() {
-    let mut world = world();
-    workload(&mut world, "low", 2, "1", json!({}));
-    world.settle();
+    let mut world = full(json!({}));
     // Its agent does not get to it for a while.
     world.silent = vec!["a".to_owned()];
-    workload(&mut world, "top", 1, "1", json!({"priorityClassName": "high"}));
-    world.settle();
-    check(
-        &world,
-        expect![[r#"
-            low on -, PodScheduled=False(Unschedulable)
-            low on a, PodScheduled=True
-            low on a, leaves, PodScheduled=True, DisruptionTarget=True(PreemptionByScheduler)
-            top on -, is to get a, PodScheduled=False(Unschedulable)
-        "#]],
-    );
+    ask(&mut world, 1, "1", "high");
+    // Before and after another server process has taken over.
+    let waits = |world: &World| {
+        check(
+            world,
+            expect![[r#"
+                low on -, PodScheduled=False(Unschedulable)
+                low on a, PodScheduled=True
+                low on a, leaves, PodScheduled=True, DisruptionTarget=True(PreemptionByScheduler)
+                top on -, is to get a, PodScheduled=False(Unschedulable)
+            "#]],
+        );
+    };
+    waits(&world);
     assert!(world.events().contains("Pod Preempted: Preempted by pod "), "{}", world.events());
     world.restart(&Options::default());
     world.settle();
-    check(
-        &world,
-        expect![[r#"
-            low on -, PodScheduled=False(Unschedulable)
-            low on a, PodScheduled=True
-            low on a, leaves, PodScheduled=True, DisruptionTarget=True(PreemptionByScheduler)
-            top on -, is to get a, PodScheduled=False(Unschedulable)
-        "#]],
-    );
+    waits(&world);
     world.silent.clear();
     world.settle();
     check(
@@ -96,11 +103,8 @@ fn a_pod_waits_for_the_place_that_others_leave() {
 
 #[test]
 fn who_needs_no_time_to_go_is_replaced_at_once() {
-    let mut world = world();
-    workload(&mut world, "low", 2, "1", json!({"terminationGracePeriodSeconds": 0}));
-    world.settle();
-    workload(&mut world, "top", 2, "1", json!({"priorityClassName": "high"}));
-    world.settle();
+    let mut world = full(json!({"terminationGracePeriodSeconds": 0}));
+    ask(&mut world, 2, "1", "high");
     check(
         &world,
         expect![[r#"
@@ -114,11 +118,8 @@ fn who_needs_no_time_to_go_is_replaced_at_once() {
 
 #[test]
 fn nobody_goes_for_a_pod_that_would_rather_wait() {
-    let mut world = world();
-    workload(&mut world, "low", 2, "1", json!({}));
-    world.settle();
-    workload(&mut world, "top", 1, "1", json!({"priorityClassName": "patient"}));
-    world.settle();
+    let mut world = full(json!({}));
+    ask(&mut world, 1, "1", "patient");
     check(
         &world,
         expect![[r#"
@@ -131,12 +132,9 @@ fn nobody_goes_for_a_pod_that_would_rather_wait() {
 
 #[test]
 fn a_place_that_cannot_be_had_any_more_is_no_longer_kept() {
-    let mut world = world();
-    workload(&mut world, "low", 2, "1", json!({}));
-    world.settle();
+    let mut world = full(json!({}));
     world.silent = vec!["a".to_owned()];
-    workload(&mut world, "top", 1, "2", json!({"priorityClassName": "high"}));
-    world.settle();
+    ask(&mut world, 1, "2", "high");
     world.edit(&Key::of::<Node>("", "a"), None, |v| v["spec"]["unschedulable"] = json!(true));
     world.silent.clear();
     world.settle();
@@ -166,8 +164,7 @@ fn budgets_are_kept_where_that_is_possible() {
         "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "low", "namespace": "default"},
         "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "low"}}},
     }));
-    workload(&mut world, "top", 1, "2", json!({"priorityClassName": "high"}));
-    world.settle();
+    ask(&mut world, 1, "2", "high");
     check(
         &world,
         expect![[r#"

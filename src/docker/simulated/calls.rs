@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
-use super::machine::{Container, Happened, Machine, Reply, normal};
+use super::images::normal;
+use super::machine::{Container, Happened, Machine, Reply};
 use super::{Behaviour, End, Registry};
 use crate::docker::container::{NetworkMode, Status};
 use crate::docker::{ContainerSpec, ContainerState, EngineError, Operation, Outcome, RUN_OUTPUT_MAX, Ran, Summary};

@@ -1,6 +1,9 @@
 //! The model of one host: its containers, images, daemon and power, in virtual time.
 //!
-//! What the daemon does when it is called is in `calls`; here is what happens by itself, and what can go wrong.
+//! Here is what happens by itself. What the daemon does when it is called is in `calls`, what can go wrong in `faults`, and what a
+//! registry has in `images`.
+
+mod faults;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Behaviour, End};
 use crate::docker::container::{NetworkMode, Status};
-use crate::docker::{Channel, ContainerSpec, EngineError, ImageState, Info, Operation, Outcome};
+use crate::docker::{Channel, ContainerSpec, EngineError, ImageState, Info, Outcome};
 
 /// How many lines of a container's log are kept.
 const LOG_LINES_MAX: usize = 2_000;
@@ -445,155 +448,6 @@ impl Machine {
         self.containers.get(id).or_else(|| self.containers.values().find(|c| c.name == id))
     }
 
-    // What can go wrong.
-
-    /// kill -9 of the daemon: containers run on, nobody can ask about them, stops and pulls under way are forgotten.
-    pub fn kill_daemon(&mut self, now: Timestamp) {
-        self.advance(now);
-        self.daemon = Daemon::Down;
-        self.hung = false;
-        self.pulls.clear();
-        for container in self.containers.values_mut() {
-            container.kill_at = None;
-        }
-    }
-
-    /// Starts the daemon again. Without live-restore it first kills what still runs and takes its time. Says when it will answer.
-    pub fn start_daemon(&mut self, now: Timestamp) -> Timestamp {
-        self.advance(now);
-        if !self.power || self.daemon != Daemon::Down {
-            return self.now;
-        }
-        let running = self.running();
-        let takes = if !self.live_restore && !running.is_empty() { 11_000 } else { 700 };
-        if !self.live_restore {
-            for id in running {
-                self.end(&id, self.now, End::Killed);
-            }
-        }
-        let until = self.now + SignedDuration::from_millis(takes);
-        self.daemon = Daemon::Starting { until };
-        self.look_at(until);
-        until
-    }
-
-    /// Stops answering, or answers again, without dying: every call runs into its deadline. Containers do not notice.
-    pub fn hang_daemon(&mut self, hung: bool, now: Timestamp) {
-        self.advance(now);
-        self.hung = hung;
-    }
-
-    /// The host loses power: nothing runs any more.
-    pub fn power_off(&mut self, now: Timestamp) {
-        self.kill_daemon(now);
-        self.power = false;
-        for id in self.running() {
-            if let Some(container) = self.containers.get_mut(&id) {
-                container.wedged = false;
-                container.struck = None;
-            }
-            self.end(&id, self.now, End::Killed);
-            if let Some(container) = self.containers.get_mut(&id) {
-                container.exit_code = 255;
-            }
-        }
-    }
-
-    /// The host has power again; its daemon starts with it. Containers stay ended. Says when the daemon will answer.
-    pub fn power_on(&mut self, now: Timestamp) -> Timestamp {
-        self.advance(now);
-        if self.power {
-            return self.now;
-        }
-        self.power = true;
-        self.booted_at = self.now;
-        self.start_daemon(now);
-        let until = self.now + SignedDuration::from_millis(2_700);
-        self.daemon = Daemon::Starting { until };
-        self.look_at(until);
-        until
-    }
-
-    fn running(&self) -> Vec<String> {
-        self.containers.values().filter(|c| c.status == Status::Running).map(|c| c.id.clone()).collect()
-    }
-
-    /// Makes the next call of a name fail.
-    pub fn inject(&mut self, injected: Injected) {
-        self.injected.push(injected);
-    }
-
-    /// The registry goes away or comes back.
-    pub fn registry_away(&mut self, away: bool) {
-        self.registry_away = away;
-    }
-
-    /// Whether the registry is away.
-    pub fn is_registry_away(&self) -> bool {
-        self.registry_away
-    }
-
-    /// Whether some process cannot be ended.
-    pub fn has_wedged(&self) -> bool {
-        self.containers.values().any(|c| c.wedged)
-    }
-
-    /// The registry loses an image, or has it again. Hosts that have it keep it.
-    pub fn lose_image(&mut self, reference: &str, lost: bool) {
-        let name = normal(reference);
-        if lost {
-            self.lost_images.insert(name);
-        } else {
-            self.lost_images.remove(&name);
-        }
-    }
-
-    /// The registry's tag now names other content: the next pull gives another image id.
-    pub fn move_tag(&mut self, reference: &str) {
-        *self.moved_tags.entry(normal(reference)).or_default() += 1;
-    }
-
-    /// Somebody else holds a port of the host, or lets go of it.
-    pub fn hold_port(&mut self, port: u16, held: bool) {
-        if held {
-            self.foreign_ports.insert(port);
-        } else {
-            self.foreign_ports.remove(&port);
-        }
-    }
-
-    /// A process that not even SIGKILL ends, until this is taken back or the power is.
-    pub fn wedge(&mut self, id: &str, wedged: bool) {
-        if let Some(id) = self.find(id).map(|c| c.id.clone())
-            && let Some(container) = self.containers.get_mut(&id)
-        {
-            container.wedged = wedged;
-            if let Some(end) = container.struck.take_if(|_| !wedged) {
-                self.end(&id, self.now, end);
-            }
-        }
-    }
-
-    /// Somebody else's container, without labels, running. Its id.
-    pub fn place_foreign(&mut self, name: &str, now: Timestamp) -> Option<String> {
-        let image = "foreign/thing:1";
-        self.add_image(image);
-        let spec = Box::new(ContainerSpec { image: image.into(), ..ContainerSpec::default() });
-        let Ok(Outcome::Created { id }) = self.apply(&Operation::Create { name: name.into(), spec }, now).result else {
-            return None;
-        };
-        self.apply(&Operation::Start { id: id.clone() }, now).result.ok()?;
-        Some(id)
-    }
-
-    /// Ends a container's process from outside, as the kernel or a human with a shell would.
-    pub fn strike(&mut self, id: &str, end: End, now: Timestamp) {
-        self.advance(now);
-        if let Some(id) = self.find(id).map(|c| c.id.clone()) {
-            self.end(&id, self.now, end);
-        }
-    }
-
     // Small parts.
 
     pub(super) fn new_id(&mut self) -> String {
@@ -613,58 +467,6 @@ impl Machine {
             .map(|n| format!("198.{}.{}.{}", 18 + n / 65_536, n / 256 % 256, n % 256))
             .find(|ip| !used.contains(ip.as_str()))
             .unwrap_or_default()
-    }
-
-    /// The image is on this host from now on.
-    pub(super) fn add_image(&mut self, reference: &str) {
-        let (name, image) = self.image_in_registry(reference);
-        self.images.insert(name, image);
-    }
-
-    /// An image that came as a file, with its own id.
-    pub(super) fn load_image(&mut self, reference: &str, id: &str) {
-        let (name, mut image) = self.image_in_registry(reference);
-        image.id = id.into();
-        image.digests.clear();
-        self.images.insert(name, image);
-    }
-
-    /// The image that a pull gives now, under its normal name.
-    pub(super) fn image_in_registry(&self, reference: &str) -> (String, ImageState) {
-        let name = normal(reference);
-        let content = match name.split_once('@') {
-            Some((_, digest)) => digest.to_string(),
-            None => format!("{name} {}", self.moved_tags.get(&name).copied().unwrap_or_default()),
-        };
-        let digest = hex_digest(&format!("manifest {content}"));
-        let repository = name.split(['@']).next().unwrap_or_default();
-        let repository = match repository.rsplit_once(':') {
-            Some((path, tag)) if !tag.contains('/') => path,
-            _ => repository,
-        };
-        let image = ImageState {
-            id: format!("sha256:{}", hex_digest(&format!("config {content}"))),
-            tags: if name.contains('@') { Vec::new() } else { vec![name.clone()] },
-            digests: vec![format!("{repository}@sha256:{digest}")],
-            entrypoint: Vec::new(),
-            cmd: vec!["/simulated".into()],
-            env: vec!["PATH=/bin".into()],
-            working_dir: String::new(),
-            user: String::new(),
-            stop_signal: String::new(),
-            size: 10_000_000,
-        };
-        (name, image)
-    }
-
-    pub(super) fn find_image(&self, reference: &str) -> Option<(&String, &ImageState)> {
-        self.images.get_key_value(&normal(reference)).or_else(|| {
-            let id = reference.strip_prefix("sha256:").unwrap_or(reference);
-            self.images.iter().find(|(_, image)| {
-                image.digests.iter().any(|digest| digest == reference)
-                    || (id.len() >= 12 && image.id.strip_prefix("sha256:").is_some_and(|full| full.starts_with(id)))
-            })
-        })
     }
 }
 
@@ -695,16 +497,8 @@ impl Container {
     }
 }
 
-/// The one spelling of an image's name: a tag is always there, Docker's own registry is not.
-pub(super) fn normal(reference: &str) -> String {
-    let name = reference.strip_prefix("docker.io/").unwrap_or(reference);
-    let name = name.strip_prefix("library/").unwrap_or(name);
-    let last = name.rsplit('/').next().unwrap_or(name);
-    if last.contains(':') || last.contains('@') { name.to_string() } else { format!("{name}:latest") }
-}
-
 /// A name for something, the same in every run.
-fn hex_digest(text: &str) -> String {
+pub(super) fn hex_digest(text: &str) -> String {
     use sha2::Digest;
     use std::fmt::Write;
     sha2::Sha256::digest(text.as_bytes()).iter().fold(String::with_capacity(64), |mut hex, byte| {

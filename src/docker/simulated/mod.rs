@@ -37,6 +37,7 @@
 mod behaviour;
 mod calls;
 mod engine;
+mod images;
 mod machine;
 mod session;
 

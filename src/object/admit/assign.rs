@@ -1,6 +1,5 @@
 //! What an object is given that it shares with no other, or that depends on what else is in the cluster: addresses and node ports of
-//! services, the class of a claim that names none, the token of a pod's service account, its
-//! priority.
+//! services, the class of a claim that names none, the token of a pod's service account, its priority.
 //!
 //! A choice is made before the transaction, from what one view shows. That two writers did not choose the same is seen to by the store:
 //! what an object holds is a [claim](crate::object::Meta::claims), and nobody else can be stored with the same.

@@ -13,7 +13,7 @@ use expect_test::{Expect, expect};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
 
-use super::{Decision, Input, Strategy, place};
+use super::{Cluster, Decision, Input, Strategy, place};
 
 /// Nodes and pods of a picture.
 pub(super) fn read(picture: &str) -> (Vec<Node>, Vec<Pod>) {
@@ -133,13 +133,25 @@ fn term(word: &str) -> Value {
     json!({"labelSelector": {"matchLabels": {key: value}}, "topologyKey": topology})
 }
 
+/// These nodes, with nothing on them.
+fn empty(nodes: &[Node]) -> Cluster {
+    let mut cluster = Cluster::new();
+    nodes.iter().for_each(|node| cluster.set_node(node));
+    cluster
+}
+
+/// A decision in a line.
+fn told(name: &str, decision: Decision) -> String {
+    match decision {
+        Decision::Place(node) => format!("{name} -> {node}\n"),
+        Decision::Wait(why) => format!("{name} waits: {why}\n"),
+    }
+}
+
 fn check_with(strategy: Strategy, picture: &str, expect: Expect) {
     let (nodes, pods) = read(picture);
     let input = Input { nodes: nodes.iter().collect(), pods: pods.iter().collect(), strategy, seed: 7 };
-    let line = |((_, name), decision): ((String, String), Decision)| match decision {
-        Decision::Place(node) => format!("{name} -> {node}\n"),
-        Decision::Wait(why) => format!("{name} waits: {why}\n"),
-    };
+    let line = |((_, name), decision): ((String, String), Decision)| told(&name, decision);
     let once: String = place(&input).into_iter().map(line).collect();
     let twice: String = place(&input).into_iter().map(line).collect();
     assert_eq!(once, twice, "SC7");

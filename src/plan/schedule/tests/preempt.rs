@@ -4,15 +4,14 @@ use expect_test::{Expect, expect};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde_json::json;
 
-use super::super::{Budget, Cluster, Decision, Resort, Scheduler, Strategy, awaits_node, order};
-use super::read;
+use super::super::{Budget, Decision, Resort, Scheduler, Strategy, awaits_node, order};
+use super::{empty, read};
 
 /// Decides for everybody who waits, in order; whoever is asked to go is gone when all were looked at, and then those for whom a place is
 /// kept free are looked at again. Budgets are lines `label=value least`.
 fn check(picture: &str, budgets: &[&str], expect: Expect) {
     let (nodes, mut pods) = read(picture);
-    let mut cluster = Cluster::new();
-    nodes.iter().for_each(|node| cluster.set_node(node));
+    let mut cluster = empty(&nodes);
     pods.sort_by_cached_key(order);
     let (waiting, there): (Vec<_>, Vec<_>) = pods.into_iter().partition(awaits_node);
     there.iter().for_each(|pod| cluster.set_pod(pod));

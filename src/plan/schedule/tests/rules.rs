@@ -2,19 +2,18 @@
 
 use expect_test::{Expect, expect};
 
-use super::super::{Cluster, Decision, Scheduler, Strategy, awaits_node, order};
-use super::read;
+use super::super::{Decision, Scheduler, Strategy, awaits_node, order};
+use super::{empty, read, told};
 
-/// Like the other tables, with namespaces: `name label=value`. What happens between two parts of the picture is up to the caller.
-fn check(namespaces: &[&str], picture: &str, expect: Expect) {
+/// Like the other tables, with namespaces: `name label=value`.
+fn check_in(namespaces: &[&str], picture: &str, expect: Expect) {
     let (nodes, pods) = read(picture);
-    let mut cluster = Cluster::new();
+    let mut cluster = empty(&nodes);
     for line in namespaces {
         let (name, label) = line.split_once(' ').unwrap();
         let (key, value) = label.split_once('=').unwrap();
         cluster.set_namespace(name, Some(&[(key.to_owned(), value.to_owned())].into()));
     }
-    nodes.iter().for_each(|node| cluster.set_node(node));
     let (mut waiting, there): (Vec<_>, Vec<_>) = pods.into_iter().partition(awaits_node);
     there.iter().for_each(|pod| cluster.set_pod(pod));
     waiting.sort_by_cached_key(order);
@@ -22,12 +21,13 @@ fn check(namespaces: &[&str], picture: &str, expect: Expect) {
     let mut text = String::new();
     for pod in &waiting {
         let name = pod.metadata.name.as_deref().unwrap();
-        text += &match scheduler.decide(&mut cluster, pod) {
-            Decision::Place(node) => format!("{name} -> {node}\n"),
-            Decision::Wait(why) => format!("{name} waits: {why}\n"),
-        };
+        text += &told(name, scheduler.decide(&mut cluster, pod));
     }
     expect.assert_eq(&text);
+}
+
+fn check(picture: &str, expect: Expect) {
+    check_in(&[], picture, expect);
 }
 
 /// Required rules about pods with `app=db`, in namespaces that are chosen so.
@@ -62,7 +62,7 @@ fn namespaces_are_chosen_by_name_by_label_or_all() {
         near("podAntiAffinity", green_or_one),
         near("podAntiAffinity", ",\"namespaceSelector\":{}"),
     );
-    check(
+    check_in(
         &labels,
         &picture,
         expect![[r#"
@@ -85,8 +85,7 @@ fn a_namespace_that_changes_its_labels_changes_what_rules_see() {
         near("podAffinity", ",\"namespaceSelector\":{\"matchLabels\":{\"team\":\"blue\"}}"),
         near("podAffinity", ",\"namespaceSelector\":{\"matchLabels\":{\"team\":\"blue\"}}"),
     ));
-    let mut cluster = Cluster::new();
-    nodes.iter().for_each(|node| cluster.set_node(node));
+    let mut cluster = empty(&nodes);
     cluster.set_pod(&pods[0]);
     let mut scheduler = Scheduler::new(Strategy::Spread, 0);
     assert!(matches!(scheduler.decide(&mut cluster, &pods[1]), Decision::Wait(_)));
@@ -99,7 +98,6 @@ fn a_namespace_that_changes_its_labels_changes_what_rules_see() {
 #[test]
 fn several_rules_each_look_for_their_own_pods() {
     check(
-        &[],
         "node a cpu 4 mem 8Gi label zone=x
          node b cpu 4 mem 8Gi label zone=y
          pod db on b label app=db
@@ -115,7 +113,6 @@ fn several_rules_each_look_for_their_own_pods() {
 #[test]
 fn wishes_of_those_who_are_there_count_too() {
     check(
-        &[],
         "node a cpu 4 mem 8Gi
          node b cpu 4 mem 8Gi
          pod fan on b cpu 1 label app=fan likes app=star@host
@@ -140,7 +137,6 @@ fn spread(more: &str) -> String {
 fn spreading_knows_all_its_switches() {
     // Fewer domains than wanted: the emptiest that is not there counts.
     check(
-        &[],
         &format!(
             "node a cpu 4 mem 8Gi label zone=x
              node b cpu 4 mem 8Gi label zone=y
@@ -169,7 +165,6 @@ fn spreading_knows_all_its_switches() {
         )
     };
     check(
-        &[],
         &picture(""),
         expect![[r#"
             w1 -> a
@@ -177,7 +172,6 @@ fn spreading_knows_all_its_switches() {
         "#]],
     );
     check(
-        &[],
         &picture(",\"nodeAffinityPolicy\":\"Ignore\""),
         expect![[r#"
             w1 waits: 0/3 nodes are available: 1 node(s) didn't match pod topology spread constraints, 2 node(s) didn't match Pod's node affinity/selector.
@@ -195,7 +189,6 @@ fn spreading_knows_all_its_switches() {
         )
     };
     check(
-        &[],
         &picture(""),
         expect![[r#"
             w1 -> a
@@ -203,7 +196,6 @@ fn spreading_knows_all_its_switches() {
         "#]],
     );
     check(
-        &[],
         &picture(",\"nodeTaintsPolicy\":\"Honor\""),
         expect![[r#"
             w1 -> a
@@ -212,7 +204,6 @@ fn spreading_knows_all_its_switches() {
     );
     // Only pods of the same version are counted.
     check(
-        &[],
         &format!(
             "node a cpu 4 mem 8Gi label zone=x
              node b cpu 4 mem 8Gi label zone=y
@@ -238,8 +229,7 @@ fn rules_follow_nodes_that_change_their_domain() {
          pod p near app=db@zone cpu 1
          pod q near app=db@zone cpu 4",
     );
-    let mut cluster = Cluster::new();
-    nodes[..2].iter().for_each(|node| cluster.set_node(node));
+    let mut cluster = empty(&nodes[..2]);
     cluster.set_pod(&pods[0]);
     let mut scheduler = Scheduler::new(Strategy::Spread, 0);
     assert_eq!(scheduler.decide(&mut cluster, &pods[1]), Decision::Place("a".into()));
