@@ -116,7 +116,9 @@ impl Schedule {
             if self.knows(&name, object) && !mutant::on(Mutant::Rebind) {
                 return; // our own binding, or a status: the common cases
             }
-            let pod = match object.typed::<Pod>() {
+            // Of one that has a node all that matters is remembered in the cluster. One that waits is looked at again.
+            let waits = object.field("spec.nodeName").is_empty();
+            let pod = match if waits { object.typed::<Pod>() } else { object.glance() } {
                 Ok(pod) => pod,
                 Err(error) => {
                     tracing::warn!(%key, why = %error.source, "cannot be read, so it is not placed");

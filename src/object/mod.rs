@@ -236,6 +236,10 @@ impl Object {
     pub fn ended(&self) -> bool {
         matches!(self.field("status.phase"), "Succeeded" | "Failed")
     }
+    /// How often a container of this pod was restarted at most, told without decoding it.
+    pub fn restarts(&self) -> i32 {
+        written::restarts(&self.json())
+    }
     /// The object as a JSON tree. Decodes anew at each call.
     pub fn value(&self) -> Value {
         #[cfg(test)]

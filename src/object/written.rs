@@ -44,11 +44,28 @@ pub(super) fn unmanaged(json: &[u8]) -> Cow<'_, [u8]> {
     Cow::Borrowed(json)
 }
 
+/// How often a container of a pod was restarted at most.
+pub(super) fn restarts(json: &[u8]) -> i32 {
+    const COUNT: &[u8] = b"\"restartCount\":";
+    const STATUS: &[u8] = b"\"status\":{";
+    // The status comes last. Within a text its quotes would be escaped.
+    let find = |bytes: &[u8], what: &[u8]| bytes.windows(what.len()).position(|part| part == what);
+    let Some(mut rest) = json.windows(STATUS.len()).rposition(|part| part == STATUS).map(|at| &json[at..]) else { return 0 };
+    let mut most = 0;
+    while let Some(at) = find(rest, COUNT) {
+        rest = &rest[at + COUNT.len()..];
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit());
+        most = most.max(digits.fold(0i32, |n, digit| n.saturating_mul(10).saturating_add(i32::from(digit - b'0'))));
+    }
+    most
+}
+
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Pod;
     use serde_json::{Value, json};
 
-    use super::super::Draft;
+    use super::super::{Draft, kind_of};
     use super::*;
 
     #[test]
@@ -84,5 +101,27 @@ mod tests {
         ] {
             assert_eq!(String::from_utf8_lossy(&unmanaged(json.as_bytes())), expected, "{json}");
         }
+    }
+
+    #[test]
+    fn restarts_are_read_off_any_version_of_a_pod() {
+        let pod = |status: Value| {
+            let spec = json!({"containers": [{"name": "c", "env": [{"name": "X", "value": "\"status\":{\"restartCount\":9"}]}]});
+            let metadata = json!({"name": "p", "namespace": "default", "annotations": {"restartCount": "7"}});
+            Draft::new(kind_of::<Pod>(), json!({"metadata": metadata, "spec": spec, "status": status})).seal(1).json()
+        };
+        let of =
+            |counts: &[i32]| counts.iter().map(|n| json!({"name": "c", "restartCount": n, "message": "}"})).collect::<Vec<_>>();
+        for (status, most) in [
+            (json!({}), 0),
+            (json!({"phase": "Running", "containerStatuses": of(&[0])}), 0),
+            (json!({"containerStatuses": of(&[1, 12, 3]), "initContainerStatuses": of(&[2])}), 12),
+            (json!({"containerStatuses": of(&[1]), "initContainerStatuses": of(&[20])}), 20),
+            (json!({"message": "\"restartCount\":5", "containerStatuses": of(&[i32::MAX])}), i32::MAX),
+        ] {
+            assert_eq!(restarts(&pod(status.clone())), most, "{status}");
+        }
+        let none = Draft::new(kind_of::<Pod>(), json!({"metadata": {"name": "p", "namespace": "default"}, "spec": {}})).seal(1);
+        assert_eq!(restarts(&none.json()), 0);
     }
 }

@@ -11,6 +11,7 @@ mod commit;
 pub mod engine;
 mod history;
 mod open;
+mod replay;
 mod txn;
 mod view;
 mod watch;

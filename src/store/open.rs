@@ -1,22 +1,20 @@
-//! Bringing a store up from what its engine kept, and closing it.
+//! Opening a store, and closing it.
 //!
-//! Everything is checked before anything is served: a record that does not say what it said when it was written, a transaction that is
-//! only half there, or an object that got lost stops the start with a plain text.
+//! You will not find here: how what an engine kept becomes a state again (`replay`).
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::engine::{Engine, EngineError, Loaded, Mark, Record, RecordId};
-use super::history::{Change, History, Retention};
+use super::engine::{Engine, EngineError};
+use super::history::{History, Retention};
+use super::replay::{Replayed, replay};
 use super::view::View;
 use super::watch::Hub;
 use super::writer::{self, Batch, Queue, Writer};
 use super::{Durable, Head, Inner, Store, Writes};
 use crate::mutant::{self, Mutant};
-use crate::object::{Object, Revision};
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -154,8 +152,7 @@ impl Inner {
 }
 
 fn bring_up(mut engine: Box<dyn Engine>, writes: Writes) -> Result<(Inner, Writer), OpenError> {
-    let loaded = engine.load()?;
-    let Replayed { mut state, history, doomed, mut mark } = replay(loaded)?;
+    let Replayed { mut state, history, doomed, mut mark } = replay(&mut *engine)?;
     // Revisions up to the reservation may have been shown to somebody before they were lost: none of them is given out again.
     state.revision = if mutant::on(Mutant::ReuseRevision) { mark.revision } else { mark.reserved.max(mark.revision) };
     mark.revision = state.revision;
@@ -164,107 +161,4 @@ fn bring_up(mut engine: Box<dyn Engine>, writes: Writes) -> Result<(Inner, Write
     writer.append(&first)?;
     writer.sync()?;
     Ok((Inner::new(state, history, writes), writer))
-}
-
-/// What paths call the kind of a record: the second part of its own path.
-fn plural(id: &RecordId) -> &str {
-    id.path.split('/').nth(1).unwrap_or_default()
-}
-
-struct Replayed {
-    state: View,
-    history: History,
-    doomed: VecDeque<(Revision, RecordId)>,
-    mark: Mark,
-}
-
-fn replay(loaded: Loaded) -> Result<Replayed, OpenError> {
-    let damaged = |what: String| OpenError::Damaged { what };
-    let Some(mark) = loaded.mark else {
-        if loaded.records.is_empty() {
-            return Ok(Replayed {
-                state: View::empty(),
-                history: History::default(),
-                doomed: VecDeque::new(),
-                mark: Mark::default(),
-            });
-        }
-        return Err(damaged("there are records, but the note that says how far they go is missing".to_owned()));
-    };
-    let mut state = View::empty();
-    let mut history = History::default();
-    history.compact(mark.floor);
-    let mut doomed = VecDeque::new();
-    let mut before: Option<&Record> = None;
-    let objects = objects(&loaded.records);
-    for (index, (record, object)) in loaded.records.iter().zip(objects).enumerate() {
-        let revision = record.id.revision;
-        let named = || format!("record {} of revision {revision}", record.id.path);
-        if revision > mark.revision {
-            return Err(damaged(format!("there is a record of revision {revision}, but the log ends at {}", mark.revision)));
-        }
-        let next = loaded.records.get(index + 1);
-        if revision > mark.floor && !whole(before, record, next, mark.floor) {
-            return Err(damaged(format!("{} is one of {} of a transaction, and not all of them are there", named(), record.of)));
-        }
-        let object = object.map_err(|e| damaged(format!("{} cannot be read: {e}", named())))?;
-        if writer::id(&object.key, object.revision) != record.id {
-            return Err(damaged(format!("{} holds {object:?} instead", named())));
-        }
-        let object = Arc::new(object);
-        let key = object.key.clone();
-        let transaction = revision + u64::from(record.of.saturating_sub(record.nth + 1));
-        let change = if record.deleted {
-            let old = state.remove(&key);
-            doomed.push_back((revision, record.id.clone()));
-            Change { revision, transaction, key, old, new: None, last: Some(object) }
-        } else {
-            let old = state.insert(object.clone());
-            Change { revision, transaction, key, old, new: Some(object), last: None }
-        };
-        if let Some(old) = &change.old {
-            doomed.push_back((revision, writer::id(&old.key, old.revision)));
-        }
-        if revision > mark.floor {
-            history.push(change);
-        }
-        before = Some(record);
-    }
-    let live = state.all().count() as u64;
-    let digest = state.all().fold(0u128, |sum, o| sum.wrapping_add(writer::hash(o)));
-    if (live, digest) != (mark.live, mark.digest) {
-        return Err(damaged(format!(
-            "it should hold {} objects at revision {}, and holds {live}{}",
-            mark.live,
-            mark.revision,
-            if live == mark.live { ", not all in the version that was written" } else { "" }
-        )));
-    }
-    Ok(Replayed { state, history, doomed, mark })
-}
-
-/// The objects that records hold. Reading them takes most of the time of a start, so all processors share it where there are many.
-fn objects(records: &[Record]) -> Vec<serde_json::Result<Object>> {
-    const MANY: usize = 4096;
-    let read = |records: &[Record]| -> Vec<_> {
-        records.iter().map(|record| Object::from_json(record.json.clone(), plural(&record.id))).collect()
-    };
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    if records.len() < MANY || processors == 1 {
-        return read(records);
-    }
-    std::thread::scope(|scope| {
-        let parts = records.chunks(records.len().div_ceil(processors));
-        let readers: Vec<_> = parts.map(|part| scope.spawn(move || read(part))).collect();
-        let read = readers.into_iter().flat_map(|r| r.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        read.collect()
-    })
-}
-
-/// Whether the neighbours of a record are those that its transaction wrote, as far as they must still be there.
-fn whole(before: Option<&Record>, record: &Record, next: Option<&Record>, floor: Revision) -> bool {
-    let follows = |a: &Record, b: &Record| (a.id.revision + 1, a.nth + 1, a.of) == (b.id.revision, b.nth, b.of);
-    let begins = record.nth == 0 || record.id.revision <= floor + 1 || before.is_some_and(|b| follows(b, record));
-    let ends = record.nth + 1 >= record.of || next.is_some_and(|n| follows(record, n));
-    begins && ends
 }

@@ -136,23 +136,6 @@ pub(super) fn healths<'a>(
     objects.map(|object| (name(&object.key), health_of(view, object, hosts, Past::default(), now))).collect()
 }
 
-/// How often a container of a pod was restarted at most. Read off the JSON: this is asked of every version of every pod.
-pub(super) fn restarts(pod: &Object) -> i32 {
-    const COUNT: &[u8] = b"\"restartCount\":";
-    const STATUS: &[u8] = b"\"status\":{";
-    let json = pod.json();
-    // The status comes last. Within a text its quotes would be escaped.
-    let find = |bytes: &[u8], what: &[u8]| bytes.windows(what.len()).position(|part| part == what);
-    let Some(mut rest) = json.windows(STATUS.len()).rposition(|part| part == STATUS).map(|at| &json[at..]) else { return 0 };
-    let mut most = 0;
-    while let Some(at) = find(rest, COUNT) {
-        rest = &rest[at + COUNT.len()..];
-        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit());
-        most = most.max(digits.fold(0i32, |n, digit| n.saturating_mul(10).saturating_add(i32::from(digit - b'0'))));
-    }
-    most
-}
-
 /// The replica sets and pods of a workload.
 fn children(view: &View, object: &Object) -> (Vec<Arc<Object>>, Vec<Arc<Object>>) {
     let (mut sets, mut pods) = (Vec::new(), Vec::new());

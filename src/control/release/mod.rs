@@ -252,7 +252,7 @@ impl ReleaseLoop {
     }
 
     fn count_restarts(&mut self, pod: &Key, now: Option<&Object>) {
-        match now.map_or(0, facts::restarts) {
+        match now.map_or(0, Object::restarts) {
             0 => drop(self.restarted.remove(pod)),
             times => drop(self.restarted.insert(pod.clone(), times)),
         }

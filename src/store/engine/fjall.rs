@@ -16,7 +16,7 @@ use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::{Engine, EngineError, Group, Loaded, Mark, Record, RecordId};
+use super::{Engine, EngineError, Group, Mark, Record, RecordId};
 use crate::object::Revision;
 
 /// The layout of records and of the mark, first byte of each. A store of another layout is refused.
@@ -94,10 +94,12 @@ pub fn log_of(directory: &Path) -> PathBuf {
 }
 
 impl Engine for FjallEngine {
-    fn load(&mut self) -> Result<Loaded, EngineError> {
-        let loaded = catch_unwind(AssertUnwindSafe(|| self.read_all()))
-            .unwrap_or_else(|_| Err(EngineError::new("read the store's log: it is damaged")))?;
-        let end = loaded.mark.map_or(0, |m| m.revision);
+    fn mark(&mut self) -> Result<Option<Mark>, EngineError> {
+        let mark = guarded(|| match self.marks.get("mark").map_err(unreadable)? {
+            Some(bytes) => Ok(Some(decode_mark(&bytes)?)),
+            None => Ok(None),
+        })?;
+        let end = mark.map_or(0, |m| m.revision);
         if let Some(noted) = self.read_note()?
             && noted > end
         {
@@ -106,7 +108,17 @@ impl Engine for FjallEngine {
             )));
         }
         (self.noted, self.newest) = (end, end);
-        Ok(loaded)
+        Ok(mark)
+    }
+
+    fn records(&mut self, take: &mut dyn FnMut(Record)) -> Result<(), EngineError> {
+        guarded(|| {
+            for guard in self.records.iter() {
+                let (key, value) = guard.into_inner().map_err(unreadable)?;
+                take(decode(&key, &value)?);
+            }
+            Ok(())
+        })
     }
 
     fn append(&mut self, group: &Group) -> Result<(), EngineError> {
@@ -136,20 +148,6 @@ impl Engine for FjallEngine {
 }
 
 impl FjallEngine {
-    fn read_all(&self) -> Result<Loaded, EngineError> {
-        let unreadable = |e: fjall::Error| EngineError::caused("read the store's log", e);
-        let mark = match self.marks.get("mark").map_err(unreadable)? {
-            Some(bytes) => Some(decode_mark(&bytes)?),
-            None => None,
-        };
-        let mut records = Vec::new();
-        for guard in self.records.iter() {
-            let (key, value) = guard.into_inner().map_err(unreadable)?;
-            records.push(decode(&key, &value)?);
-        }
-        Ok(Loaded { records, mark })
-    }
-
     fn read_note(&self) -> Result<Option<Revision>, EngineError> {
         let mut note = [0; 16];
         match self.note.read_exact_at(&mut note, 0) {
@@ -163,6 +161,15 @@ impl FjallEngine {
         }
         Ok(Some(u64::from_be_bytes(digits.try_into().expect("eight bytes"))))
     }
+}
+
+/// Reads. What is damaged makes fjall panic in places.
+fn guarded<T>(read: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(EngineError::new("read the store's log: it is damaged")))
+}
+
+fn unreadable(error: fjall::Error) -> EngineError {
+    EngineError::caused("read the store's log", error)
 }
 
 /// Sorts by revision, then by path.

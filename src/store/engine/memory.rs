@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Engine, EngineError, Group, Loaded, Mark, Record, RecordId};
+use super::{Engine, EngineError, Group, Mark, Record, RecordId};
 
 /// The disk: shared by the engine that writes to it and the test that pulls the plug.
 #[derive(Clone, Default)]
@@ -107,9 +107,13 @@ impl MemoryEngine {
 }
 
 impl Engine for MemoryEngine {
-    fn load(&mut self) -> Result<Loaded, EngineError> {
-        let platter = self.0.0.lock();
-        Ok(Loaded { records: platter.synced.records.values().cloned().collect(), mark: platter.synced.mark })
+    fn mark(&mut self) -> Result<Option<Mark>, EngineError> {
+        Ok(self.0.0.lock().synced.mark)
+    }
+    fn records(&mut self, take: &mut dyn FnMut(Record)) -> Result<(), EngineError> {
+        let records: Vec<Record> = self.0.0.lock().synced.records.values().cloned().collect();
+        records.into_iter().for_each(take);
+        Ok(())
     }
     fn append(&mut self, group: &Group) -> Result<(), EngineError> {
         self.operate("append to the disk in memory", |p| p.waiting.push(group.clone()))

@@ -59,19 +59,13 @@ pub struct Group {
     pub mark: Mark,
 }
 
-/// What an engine has kept.
-#[derive(Clone, Debug, Default)]
-pub struct Loaded {
-    /// All records, in order.
-    pub records: Vec<Record>,
-    /// The last note; none in a new store.
-    pub mark: Option<Mark>,
-}
-
 /// Keeps records. Used by one writer at a time.
 pub trait Engine: Send {
-    /// Reads everything. Called once, before the first append. Damage that the engine can see is an error, never a shorter list.
-    fn load(&mut self) -> Result<Loaded, EngineError>;
+    /// The last note; none in a new store. Asked for once, before anything else.
+    fn mark(&mut self) -> Result<Option<Mark>, EngineError>;
+    /// Reads all records, in order, as fast as they are taken. Called once, before the first append. Damage that the engine can see is an
+    /// error, never fewer records.
+    fn records(&mut self, take: &mut dyn FnMut(Record)) -> Result<(), EngineError>;
     /// Adds a group: after a crash there is all of it or nothing, and nothing only if no later group is there.
     fn append(&mut self, group: &Group) -> Result<(), EngineError>;
     /// Returns when everything appended would survive a power cut. An error leaves what is on disk unknown: the caller must not go on.

@@ -1,6 +1,6 @@
 //! What many objects have in common from one release to the next.
 
-use super::super::{facts, record};
+use super::super::record;
 use super::*;
 use crate::object::ours::Release;
 
@@ -84,25 +84,4 @@ fn of_many_objects_only_what_changed_is_compared() {
         let mended = house.store.get(&Key::of::<k8s_openapi::api::core::v1::ConfigMap>("default", "config-222")).unwrap();
         assert_eq!(mended.value()["data"]["text"], "same");
     }
-}
-
-#[test]
-fn restarts_are_read_off_any_version_of_a_pod() {
-    let pod = |status: Value| {
-        let spec = json!({"containers": [{"name": "c", "env": [{"name": "X", "value": "\"status\":{\"restartCount\":9"}]}]});
-        let metadata = json!({"name": "p", "namespace": "default", "annotations": {"restartCount": "7"}});
-        Draft::new(kind_of::<Pod>(), json!({"metadata": metadata, "spec": spec, "status": status})).seal(1)
-    };
-    let of = |counts: &[i32]| counts.iter().map(|n| json!({"name": "c", "restartCount": n, "message": "}"})).collect::<Vec<_>>();
-    for (status, most) in [
-        (json!({}), 0),
-        (json!({"phase": "Running", "containerStatuses": of(&[0])}), 0),
-        (json!({"containerStatuses": of(&[1, 12, 3]), "initContainerStatuses": of(&[2])}), 12),
-        (json!({"containerStatuses": of(&[1]), "initContainerStatuses": of(&[20])}), 20),
-        (json!({"message": "\"restartCount\":5", "containerStatuses": of(&[i32::MAX])}), i32::MAX),
-    ] {
-        assert_eq!(facts::restarts(&pod(status.clone())), most, "{status}");
-    }
-    let none = Draft::new(kind_of::<Pod>(), json!({"metadata": {"name": "p", "namespace": "default"}, "spec": {}})).seal(1);
-    assert_eq!(facts::restarts(&none), 0);
 }
