@@ -22,6 +22,9 @@ use crate::object::ours::ProblemRecord;
 use crate::object::source::Origin;
 use crate::object::{Key, Kind, Object};
 
+/// Who is shown pods, each with the workload that it belongs to.
+pub type EachPod<'a> = &'a mut dyn FnMut(&Pod, Option<&Key>);
+
 /// What is looked at.
 pub struct Input<'a> {
     /// Everything that the release wants.
@@ -34,7 +37,7 @@ pub struct Input<'a> {
     pub nodes: &'a [Arc<Node>],
     /// Shows all pods that have not ended, each with the workload that it belongs to, where it is one. Asked for at most once, and only
     /// when new pods need room. One after the other, because there may be more than one wants to have in memory.
-    pub pods: &'a dyn Fn(&mut dyn FnMut(&Pod, Option<&Key>)),
+    pub pods: &'a dyn Fn(EachPod<'_>),
     /// Now.
     pub now: Timestamp,
 }

@@ -12,6 +12,7 @@ use crate::object::manifest::Manifest;
 use crate::object::ours::{Application, Inventory, InventoryItem};
 use crate::object::{Key, Kind, Object, kind_of};
 use crate::plan::health::{self, Children, Health};
+use crate::plan::preflight::EachPod;
 use crate::plan::sync::Walk;
 use crate::plan::verdict::Hosts;
 use crate::store::View;
@@ -206,7 +207,7 @@ pub(super) fn name(key: &Key) -> String {
 }
 
 /// Shows all pods that have not ended, with the workload on top of each.
-pub(super) fn each_pod(view: &View, look: &mut dyn FnMut(&Pod, Option<&Key>)) {
+pub(super) fn each_pod(view: &View, look: EachPod<'_>) {
     for object in view.list(kind_of::<Pod>()).filter(|pod| !pod.ended()) {
         if let Ok(pod) = object.glance::<Pod>() {
             look(&pod, super::workload(view, object).as_ref().map(|top| &top.key));
