@@ -269,6 +269,22 @@ impl Object {
             None => self.decode().map(Arc::new),
         }
     }
+    /// The fields that `outline` names, typed. What else the object has may be there or not.
+    pub fn outline<K: DeserializeOwned + Send + Sync + 'static>(
+        &self,
+        outline: &'static decoded::Outline,
+    ) -> Result<Arc<K>, DecodeError> {
+        let known = match self.typed.get().or_else(|| self.typed.part(outline)) {
+            Some(known) => known,
+            None => {
+                count::DECODES.add(1);
+                let read = outline.of(&self.json()).and_then(K::deserialize);
+                let part: K = read.map_err(|source| DecodeError { key: self.key.clone(), source: Arc::new(source) })?;
+                self.typed.keep_part(outline, Arc::new(part))
+            }
+        };
+        Ok(known.downcast().expect("a kind is decoded as one type"))
+    }
     fn decode<K: DeserializeOwned>(&self) -> Result<K, DecodeError> {
         count::DECODES.add(1);
         let whole = self.json();

@@ -15,13 +15,35 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+use std::sync::LazyLock;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::object::decoded::Outline;
+
 pub use claim::{Claim, adopted, claim, matches, released};
 pub use fit::{Bounds, bounds};
 pub use revision::{POD_TEMPLATE_HASH, REVISION, same_template, template_hash};
+
+/// What is read of a pod here. There may be very many pods, so whoever asks about rollouts decodes no more of them.
+pub static READ: LazyLock<Outline> = LazyLock::new(|| {
+    Outline::new(&[
+        "metadata.name",
+        "metadata.namespace",
+        "metadata.uid",
+        "metadata.labels",
+        "metadata.annotations",
+        "metadata.ownerReferences",
+        "metadata.creationTimestamp",
+        "metadata.deletionTimestamp",
+        "spec.nodeName",
+        "status.phase",
+        "status.conditions",
+        "status.containerStatuses",
+    ])
+});
 
 /// A pod that takes a place: it has not ended and nobody asked it to go.
 pub fn active(pod: &Pod) -> bool {

@@ -97,8 +97,8 @@ pub fn plan(input: &Input<'_>) -> Plan {
 }
 
 /// What a pod is worth, lowest first. The order of the fields is Kubernetes' policy.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Worth {
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Worth {
     assigned: bool,
     /// Pending, unknown, running.
     phase: u8,
@@ -113,7 +113,7 @@ struct Worth {
     name: String,
 }
 
-fn worth(pod: &Pod, crowds: &BTreeMap<String, usize>) -> Worth {
+pub(super) fn worth(pod: &Pod, crowds: &BTreeMap<String, usize>) -> Worth {
     let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).filter(|n| !n.is_empty());
     let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_deref()).unwrap_or_default();
     Worth {

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use super::deployment::{self, Member};
 use super::replica_set::{self, BURST};
-use super::{Claim, available, bounds, claim, same_template, template_hash};
+use super::{Claim, READ, active, available, bounds, claim, ended, ready, ready_since, same_template, template_hash};
+use crate::object::{Draft, kind_of};
 
 const NOW: &str = "2026-11-21T12:00:00Z";
 
@@ -32,6 +33,36 @@ fn web(spec: Value) -> Deployment {
         value["spec"][key] = field.clone();
     }
     serde_json::from_value(value).unwrap()
+}
+
+#[test]
+fn what_is_read_of_a_pod_is_as_in_the_whole() {
+    let value = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": "web-1", "namespace": "d", "uid": "u", "labels": {"app": "web"}, "creationTimestamp": NOW,
+            "annotations": {"controller.kubernetes.io/pod-deletion-cost": "7"}, "deletionTimestamp": NOW,
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "set", "controller": true}],
+        },
+        "spec": {"nodeName": "h1", "containers": [{"name": "c", "image": "web:1", "env": [{"name": "A", "value": "b"}]}]},
+        "status": {
+            "phase": "Running", "podIP": "10.0.0.1",
+            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": NOW}],
+            "containerStatuses": [
+                {"name": "c", "image": "web:1", "imageID": "", "ready": true, "restartCount": 3, "state": {"running": {"startedAt": NOW}}},
+            ],
+        },
+    });
+    let object = || Draft::new(kind_of::<Pod>(), value.clone()).seal(7);
+    let part = object().outline::<Pod>(&READ).unwrap();
+    let whole = object().typed::<Pod>().unwrap();
+    let facts = |pod: &Pod| {
+        let crowds = BTreeMap::from([("h1".to_owned(), 2)]);
+        let told = (active(pod), ended(pod), ready(pod), ready_since(pod), available(pod, 5, now()));
+        (told, pod.metadata.owner_references.clone(), pod.metadata.labels.clone(), replica_set::worth(pod, &crowds))
+    };
+    assert_eq!(facts(&part), facts(&whole));
+    assert!(part.spec.as_ref().unwrap().containers.is_empty() && part.status.as_ref().unwrap().pod_ip.is_none(), "and no more");
 }
 
 #[test]
