@@ -18,6 +18,7 @@ pub mod cron;
 pub mod custom;
 pub mod decoded;
 mod except;
+pub mod fields;
 pub mod inventory;
 pub mod kind;
 pub mod manifest;

@@ -32,11 +32,18 @@ pub struct Input<'a> {
     pub live: &'a dyn Fn(&Key) -> Option<Arc<Object>>,
     /// All nodes.
     pub nodes: &'a [Arc<Node>],
-    /// All pods that have not ended, each with the workload that it belongs to, where it is one. Asked for at most once, and only when
-    /// new pods need room.
-    pub pods: &'a dyn Fn() -> Vec<(Arc<Pod>, Option<Key>)>,
+    /// What runs. Asked for at most once, and only when new pods need room.
+    pub running: &'a dyn Fn() -> Running,
     /// Now.
     pub now: Timestamp,
+}
+
+/// What runs, as far as it takes room.
+pub struct Running {
+    /// All nodes, with all pods that have not ended.
+    pub cluster: Cluster,
+    /// Of these pods at least those of the workloads that change, each with its workload.
+    pub pods: Vec<(Arc<Pod>, Key)>,
 }
 
 /// What was found.
@@ -254,16 +261,11 @@ fn room(input: &Input<'_>, origins: &BTreeMap<&Key, &Origin>, problems: &mut Vec
     }
     // Now, in the end: what runs, without the pods that will be replaced, and with all new ones.
     let mut there: BTreeMap<&Key, i32> = BTreeMap::new();
-    let mut after = Cluster::new();
-    let mut beside = Cluster::new();
-    for node in input.nodes {
-        after.set_node(node);
-        beside.set_node(node);
-    }
+    let running = (input.running)();
+    let mut after = running.cluster.clone();
     let by_key: BTreeMap<&Key, &Workload> = changed.iter().map(|w| (&w.key, w)).collect();
-    for (pod, workload) in &(input.pods)() {
-        beside.set_pod(pod);
-        let stays = match workload.as_ref().and_then(|key| by_key.get(key)) {
+    for (pod, workload) in &running.pods {
+        let stays = match by_key.get(workload) {
             None => true,
             // One that is as the new ones are to be serves already: a revert, or another number of the same.
             Some(same) if pod.metadata.deletion_timestamp.is_none() && same.makes(pod) => {
@@ -273,10 +275,12 @@ fn room(input: &Input<'_>, origins: &BTreeMap<&Key, &Origin>, problems: &mut Vec
             }
             Some(_) => false,
         };
-        if stays {
-            after.set_pod(pod);
+        if !stays {
+            let name = |name: &Option<String>| name.clone().unwrap_or_default();
+            after.remove_pod(&(name(&pod.metadata.namespace), name(&pod.metadata.name)));
         }
     }
+    let mut beside = running.cluster;
     let (mut scheduler_after, mut scheduler_beside) = (scheduler(), scheduler());
     let fit = |w: &Workload| there.get(&w.key).copied().unwrap_or(0).min(w.replicas);
     let possible = changed.iter().filter(|w| !impossible.contains(&w.key));

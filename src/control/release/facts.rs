@@ -12,6 +12,8 @@ use crate::object::manifest::Manifest;
 use crate::object::ours::{Application, Inventory, InventoryItem};
 use crate::object::{Key, Kind, Object, kind_of};
 use crate::plan::health::{self, Children, Health};
+use crate::plan::preflight::Running;
+use crate::plan::schedule::Cluster;
 use crate::plan::sync::Walk;
 use crate::plan::verdict::Hosts;
 use crate::store::View;
@@ -222,11 +224,17 @@ pub(super) fn name(key: &Key) -> String {
     crate::plan::sync::Name(key.clone()).to_string()
 }
 
-/// All pods that have not ended, with the workload on top of each.
-pub(super) fn pods(view: &View) -> Vec<(Arc<Pod>, Option<Key>)> {
+/// All pods that have not ended on their hosts, and those of workloads with the one on top of each.
+pub(super) fn running(view: &View, nodes: &[Arc<Node>]) -> Running {
+    let mut cluster = Cluster::new();
+    nodes.iter().for_each(|node| cluster.set_node(node));
     let running = view.list(kind_of::<Pod>()).filter(|pod| !pod.ended());
-    let running = running.filter_map(|object| Some((object.typed::<Pod>().ok()?, object)));
-    running.map(|(pod, object)| (pod, super::workload(view, object).map(|top| top.key.clone()))).collect()
+    let mut pods = Vec::new();
+    for (pod, object) in running.filter_map(|object| Some((object.typed::<Pod>().ok()?, object))) {
+        cluster.set_pod(&pod);
+        pods.extend(super::workload(view, object).map(|top| (pod, top.key.clone())));
+    }
+    Running { cluster, pods }
 }
 
 /// The hosts on which pods of a release run. Read without decoding a pod: this is asked again and again while a release is watched.
