@@ -10,7 +10,8 @@ use std::time::Duration;
 use axum::body::Body;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
 use http::{HeaderMap, Response};
 use serde_json::{Value, json};
 
@@ -27,6 +28,14 @@ use crate::store::{Scope, View};
 const CATCH_UP: Duration = Duration::from_secs(3);
 /// Lists are sent in pieces of about this many bytes.
 const PIECE: usize = 64 * 1024;
+/// So many pieces are made ahead of what is sent: enough that neither side waits for the other, and a client that does not read costs no
+/// more than half a megabyte.
+const AHEAD: usize = 8;
+/// Some fields of objects are taken to be a part of this of them.
+const PART: u64 = 4;
+
+/// A piece of a list's body.
+type Piece = Result<Bytes, std::convert::Infallible>;
 
 #[cfg(test)]
 thread_local! {
@@ -269,7 +278,11 @@ impl Api {
         if let Some(remaining) = listing.remaining {
             metadata["remainingItemCount"] = remaining.into();
         }
-        let size = listing.objects.iter().map(|o| o.size() as u64).sum();
+        let whole = listing.objects.iter().map(|o| o.size() as u64).sum();
+        // Packing pays where the network is slow, and what was picked out of objects is a fraction of them: nobody knows how large before
+        // it is made.
+        let size = if matches!(form, Form::Fields(_)) { whole / PART } else { whole };
+        let content_type = form.content_type(true);
         let body = match form {
             Form::Objects => {
                 let head = format!(
@@ -277,23 +290,31 @@ impl Api {
                     kind.kind,
                     kind.api_version()
                 );
-                splice(head, listing.objects, move |object| shown(kind, object))
+                Body::from_stream(splice(head, listing.objects, move |object, out| out.extend_from_slice(&shown(kind, object))))
             }
             Form::Table { version, include } => {
                 let mut head = table::head(kind, version, metadata, true).to_string();
                 // `rows` is the last of a table's fields.
                 head.truncate(head.len() - "]}".len());
                 let now = self.now();
-                splice(head, listing.objects, move |object| table::row(kind, object, version, include, now).to_string().into())
+                let row = move |object: &Object| table::row(kind, object, version, include, now);
+                let put = move |object: &Object, out: &mut Vec<u8>| out.extend_from_slice(row(object).to_string().as_bytes());
+                Body::from_stream(splice(head, listing.objects, put))
             }
             Form::Metadata { version } => {
                 let head = format!(
                     "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/{version}\",\"metadata\":{metadata},\"items\":["
                 );
-                splice(head, listing.objects, move |object| table::partial(object.value(), version).to_string().into())
+                let partial = move |object: &Object| table::partial(object.value(), version);
+                let put = move |object: &Object, out: &mut Vec<u8>| out.extend_from_slice(partial(object).to_string().as_bytes());
+                Body::from_stream(splice(head, listing.objects, put))
+            }
+            Form::Fields(fields) => {
+                let head = table::parts_head(&metadata);
+                ahead(splice(head, listing.objects, move |object, out| table::put_part(&shown(kind, object), &fields, out)))
             }
         };
-        let mut response = bytes_response(200, &form.content_type(true), body);
+        let mut response = bytes_response(200, &content_type, body);
         packed::mark(&mut response, size);
         response
     }
@@ -389,6 +410,9 @@ impl Api {
             Form::Metadata { version } => {
                 bytes_response(code, &form.content_type(false), table::partial(object.value(), version).to_string())
             }
+            Form::Fields(ref fields) => {
+                bytes_response(code, &form.content_type(false), table::part(&shown(kind, object), fields))
+            }
         }
     }
 
@@ -411,6 +435,10 @@ impl Api {
             Form::Metadata { version } => {
                 bytes_response(code, &form.content_type(false), table::partial(value, version).to_string())
             }
+            Form::Fields(ref fields) => {
+                let json = kind.show(value).to_string();
+                bytes_response(code, &form.content_type(false), table::part(json.as_bytes(), fields))
+            }
         }
     }
 }
@@ -426,26 +454,46 @@ pub(super) fn shown(kind: &'static Kind, object: &Object) -> Bytes {
 }
 
 /// A list's body, made as it is sent: neither all of it at once in memory, nor others waiting until it is made.
-fn splice(head: String, objects: Vec<Arc<Object>>, each: impl Fn(&Object) -> Bytes + Send + 'static) -> Body {
+fn splice(
+    head: String,
+    objects: Vec<Arc<Object>>,
+    put: impl Fn(&Object, &mut Vec<u8>) + Send + 'static,
+) -> impl Stream<Item = Piece> + Send + 'static {
     // What is still to be sent, and whether an object was.
-    let begin = (Some((head, objects.into_iter(), each)), false);
-    Body::from_stream(futures_util::stream::unfold(begin, |(state, mut some)| async move {
-        let (head, mut objects, each) = state?;
+    let begin = (Some((head, objects.into_iter(), put)), false);
+    futures_util::stream::unfold(begin, |(state, mut some)| async move {
+        let (head, mut objects, put) = state?;
         if some {
             tokio::task::yield_now().await;
         }
-        let mut piece = BytesMut::from(head.as_bytes());
+        let mut piece = Vec::with_capacity(PIECE + PIECE / 4);
+        piece.extend_from_slice(head.as_bytes());
         while piece.len() < PIECE {
             let Some(object) = objects.next() else {
                 piece.extend_from_slice(b"]}\n");
-                return Some((Ok::<Bytes, std::convert::Infallible>(piece.freeze()), (None, some)));
+                return Some((Ok(piece.into()), (None, some)));
             };
             if some {
-                piece.extend_from_slice(b",");
+                piece.push(b',');
             }
             some = true;
-            piece.extend_from_slice(&each(&object));
+            put(&object, &mut piece);
         }
-        Some((Ok(piece.freeze()), (Some((String::new(), objects, each)), some)))
-    }))
+        Some((Ok(piece.into()), (Some((String::new(), objects, put)), some)))
+    })
+}
+
+/// A body that another task makes ahead of what is sent: what costs time to make is made while what was made before is encrypted.
+fn ahead(pieces: impl Stream<Item = Piece> + Send + 'static) -> Body {
+    let (made, sent) = tokio::sync::mpsc::channel(AHEAD);
+    tokio::spawn(async move {
+        let mut pieces = std::pin::pin!(pieces);
+        while let Some(piece) = pieces.next().await {
+            // Nobody reads any more.
+            if made.send(piece).await.is_err() {
+                break;
+            }
+        }
+    });
+    Body::from_stream(futures_util::stream::unfold(sent, |mut sent| async { Some((sent.recv().await?, sent)) }))
 }

@@ -111,7 +111,7 @@ impl Api {
                 if let Some((node, key)) = noted.into_inner() {
                     self.adopt_key(&node, &key).await?;
                 }
-                Ok(self.object_response(200, ask.form, requests(), &object))
+                Ok(self.object_response(200, ask.form.clone(), requests(), &object))
             }
             Err(dry_run) => Ok(*dry_run),
         }

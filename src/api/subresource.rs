@@ -153,7 +153,7 @@ impl Api {
             })
             .await?;
         Ok(match done {
-            Ok((object, _)) => self.object_response(200, ask.form, ask.target.kind, &object),
+            Ok((object, _)) => self.object_response(200, ask.form.clone(), ask.target.kind, &object),
             Err(dry_run) => *dry_run,
         })
     }

@@ -1,6 +1,10 @@
-//! Tables: what `kubectl get` asks for, so that a server decides which columns a kind has.
+//! The forms in which a client may have its answer: the objects, a table, only their metadata, or only some of their fields.
 //!
-//! Which columns those are is said in `object::columns`; here is how a table travels, and what of the object travels with each row.
+//! Tables are what `kubectl get` asks for, so that a server decides which columns a kind has. Which columns those are is said in
+//! `object::columns`; here is how a table travels, and what of the object travels with each row. Which fields a path leads to is said in
+//! `object::fields`.
+
+use std::sync::Arc;
 
 use http::HeaderMap;
 use jiff::Timestamp;
@@ -8,10 +12,14 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::path::Query;
+use crate::object::fields::Fields;
 use crate::object::{Kind, Object};
 
+/// The group and version of parts of objects.
+const PARTIAL: &str = "portolan.dev/v1alpha1";
+
 /// The form in which a client wants its answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// The objects themselves.
     Objects,
@@ -27,6 +35,8 @@ pub(super) enum Form {
         /// `v1`, or `v1beta1` for old clients.
         version: &'static str,
     },
+    /// Only some fields, as `PartialObject`.
+    Fields(Arc<Fields>),
 }
 
 /// What of the object goes with its row.
@@ -52,6 +62,16 @@ impl Form {
                 }
                 let parts: Vec<&str> = parts.collect();
                 let parameter = |name: &str| parts.iter().find_map(|p| p.strip_prefix(name)?.strip_prefix('='));
+                if parameter("g") == Some("portolan.dev") {
+                    if parameter("v") == Some("v1alpha1")
+                        && matches!(parameter("as"), Some("PartialObject" | "PartialObjectList"))
+                    {
+                        let fields = Fields::parse(query.get("fields"));
+                        let fields = fields.map_err(|why| Failure::bad_request(format!("fields: Invalid value: {why}")))?;
+                        return Ok(Form::Fields(Arc::new(fields)));
+                    }
+                    continue;
+                }
                 let version = match parameter("v") {
                     None | Some("v1") => "v1",
                     Some("v1beta1") => "v1beta1",
@@ -80,13 +100,17 @@ impl Form {
     }
 
     /// The `Content-Type` of answers in this form.
-    pub(super) fn content_type(self, list: bool) -> String {
+    pub(super) fn content_type(&self, list: bool) -> String {
         match self {
             Form::Objects => "application/json".to_owned(),
             Form::Table { version, .. } => format!("application/json;as=Table;v={version};g=meta.k8s.io"),
             Form::Metadata { version } => {
                 let list = if list { "List" } else { "" };
                 format!("application/json;as=PartialObjectMetadata{list};v={version};g=meta.k8s.io")
+            }
+            Form::Fields(_) => {
+                let list = if list { "List" } else { "" };
+                format!("application/json;as=PartialObject{list};v=v1alpha1;g=portolan.dev")
             }
         }
     }
@@ -129,6 +153,36 @@ pub(super) fn partial(mut value: Value, version: &str) -> Value {
     json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata})
 }
 
+/// Only some fields of an object that is written as JSON.
+pub(super) fn part(json: &[u8], fields: &Fields) -> Vec<u8> {
+    let mut part = format!("{{\"kind\":\"PartialObject\",\"apiVersion\":\"{PARTIAL}\"").into_bytes();
+    let end = part.len();
+    put_part(json, fields, &mut part);
+    // It has its metadata at least, so what begins it becomes a comma.
+    part[end] = b',';
+    part
+}
+
+/// The same as an item of a list, which need not say what it is.
+pub(super) fn put_part(json: &[u8], fields: &Fields, out: &mut Vec<u8>) {
+    if !fields.cut(json, out) {
+        // Bytes of an engine that were not written as ours are.
+        let value: Value = serde_json::from_slice(json).expect("stored bytes were written by us");
+        let there = fields.cut(value.to_string().as_bytes(), out);
+        debug_assert!(there, "what was just written is JSON without spaces");
+    }
+}
+
+/// The head of a list of parts: everything before its first item.
+pub(super) fn parts_head(metadata: &Value) -> String {
+    format!("{{\"kind\":\"PartialObjectList\",\"apiVersion\":\"{PARTIAL}\",\"metadata\":{metadata},\"items\":[")
+}
+
+/// How far a watch of parts is.
+pub(super) fn part_mark(metadata: Value) -> Value {
+    json!({"kind": "PartialObject", "apiVersion": PARTIAL, "metadata": metadata})
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +191,7 @@ mod tests {
     fn negotiation() {
         let table =
             "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        let parts = "application/json;as=PartialObjectList;v=v1alpha1;g=portolan.dev,application/json";
         let rows = [
             ("", "", "Objects"),
             (table, "", r#"Table { version: "v1", include: Metadata }"#),
@@ -151,6 +206,13 @@ mod tests {
             ("application/vnd.kubernetes.protobuf,application/json", "", "Objects"),
             ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", "", r#"Metadata { version: "v1" }"#),
             ("application/vnd.kubernetes.protobuf", "", "406"),
+            (parts, "fields=spec.nodeName", r#"Fields("metadata"{"name" "namespace" "resourceVersion"} "spec"{"nodeName"})"#),
+            (parts, "", "400"),
+            (parts, "fields=spec..nodeName", "400"),
+            (parts, "fields=kind", "400"),
+            ("application/json;as=PartialObjectList;g=portolan.dev;v=v9,application/json", "fields=spec", "Objects"),
+            ("application/json;as=PartialObjectList;g=portolan.dev;v=v9", "fields=spec", "406"),
+            ("application/json", "fields=spec", "Objects"),
             ("text/html", "", "406"),
         ];
         for (accept, query, wanted) in rows {

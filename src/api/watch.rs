@@ -109,9 +109,9 @@ impl Api {
         } else {
             stream.last = asked.unwrap_or(0);
         }
-        let content_type = match form {
+        let content_type = match &stream.form {
             Form::Objects => "application/json;stream=watch".to_owned(),
-            _ => format!("{};stream=watch", form.content_type(false)),
+            form => format!("{};stream=watch", form.content_type(false)),
         };
         let body =
             stream::unfold(
@@ -247,17 +247,18 @@ impl Stream {
         out.put_slice(b"{\"type\":\"");
         out.put_slice(r#type.as_bytes());
         out.put_slice(b"\",\"object\":");
-        match self.form {
+        match &self.form {
             Form::Objects => out.put_slice(&shown(self.target.kind, object)),
             Form::Table { version, include } => {
                 let now = self.api.now();
                 let metadata = json!({"resourceVersion": object.revision.to_string()});
                 let mut table = table::head(self.target.kind, version, metadata, !self.headed);
                 self.headed = true;
-                table["rows"] = vec![table::row(self.target.kind, object, version, include, now)].into();
+                table["rows"] = vec![table::row(self.target.kind, object, version, *include, now)].into();
                 out.put_slice(table.to_string().as_bytes());
             }
             Form::Metadata { version } => out.put_slice(table::partial(object.value(), version).to_string().as_bytes()),
+            Form::Fields(fields) => out.put_slice(&table::part(&shown(self.target.kind, object), fields)),
         }
         out.put_slice(b"}\n");
     }
@@ -274,7 +275,7 @@ impl Stream {
         if initial {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        let object = match self.form {
+        let object = match &self.form {
             Form::Objects => json!({"kind": kind.kind, "apiVersion": kind.api_version(), "metadata": metadata}),
             Form::Table { version, .. } => {
                 let mut table = table::head(kind, version, json!({"resourceVersion": revision.to_string()}), !self.headed);
@@ -284,6 +285,7 @@ impl Stream {
                 table
             }
             Form::Metadata { version } => table::partial(json!({"metadata": metadata}), version),
+            Form::Fields(_) => table::part_mark(metadata),
         };
         out.put_slice(json!({"type": "BOOKMARK", "object": object}).to_string().as_bytes());
         out.put_slice(b"\n");

@@ -95,7 +95,7 @@ impl Api {
 
     /// Answers with an object and with warnings.
     fn answer(&self, code: u16, ask: &Ask<'_>, object: &Object, warnings: &[String]) -> Response<Body> {
-        let mut response = self.object_response(code, ask.form, ask.target.kind, object);
+        let mut response = self.object_response(code, ask.form.clone(), ask.target.kind, object);
         warn(&mut response, warnings);
         response
     }
@@ -111,7 +111,7 @@ impl Api {
                 }
             }
         }
-        let mut response = self.value_response(code, ask.form, ask.target.kind, value);
+        let mut response = self.value_response(code, ask.form.clone(), ask.target.kind, value);
         warn(&mut response, warnings);
         response
     }
@@ -403,12 +403,16 @@ impl Api {
     pub(super) async fn delete(&self, ask: &Ask<'_>, bytes: &Bytes) -> Result<Response<Body>, Failure> {
         let kind = ask.target.kind;
         let (options, dry_run) = delete_options(ask, bytes)?;
-        let ask = &Ask { options: WriteOptions { dry_run: ask.options.dry_run || dry_run, ..ask.options.clone() }, ..*ask };
+        let ask = &Ask {
+            options: WriteOptions { dry_run: ask.options.dry_run || dry_run, ..ask.options.clone() },
+            form: ask.form.clone(),
+            ..*ask
+        };
         let (object, removed) = self.remove(ask, &options).await?;
         Ok(match removed {
             // A pod is answered with itself: clients that wait for it want its uid and its grace.
             true if !kind.is("", "Pod") => json_response(200, &success(kind, &ask.target.name, &object.meta.uid)),
-            _ => self.object_response(200, ask.form, kind, &object),
+            _ => self.object_response(200, ask.form.clone(), kind, &object),
         })
     }
 
@@ -451,7 +455,8 @@ impl Api {
             let target =
                 Target { namespace: object.key.namespace.to_string(), name: object.key.name.to_string(), ..ask.target.clone() };
             let dry_run = ask.options.dry_run || dry_run;
-            let one = Ask { target: &target, options: WriteOptions { dry_run, ..ask.options.clone() }, ..*ask };
+            let one =
+                Ask { target: &target, options: WriteOptions { dry_run, ..ask.options.clone() }, form: ask.form.clone(), ..*ask };
             match self.remove(&one, &options).await {
                 Ok((object, _)) => items.push(kind.show(object.value())),
                 // Somebody else was faster.

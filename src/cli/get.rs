@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -174,34 +175,65 @@ pub(super) async fn list(
 
 /// The objects of a kind as the store of the server has them, without a tree of each: for those who look at very many.
 pub(super) async fn objects(client: &Client, kind: &'static Kind, query: &str) -> Result<Vec<Arc<Object>>, client::Error> {
-    let (mut all, mut next) = (Vec::new(), String::new());
+    let read = move |item: Bytes, _: &str| {
+        // Items of a list need not say of which kind they are.
+        let whole = match item.starts_with(b"{\"apiVersion\":") {
+            true => item,
+            false => {
+                let rest = item.strip_prefix(b"{").unwrap_or_default();
+                let begin = format!("{{\"apiVersion\":\"{}\",\"kind\":\"{}\",", kind.api_version(), kind.kind);
+                [begin.as_bytes(), rest].concat().into()
+            }
+        };
+        Object::from_json(whole, kind.plural).map(Arc::new).map_err(|e| client::Error::Garbled(e.into()))
+    };
+    each(client, &path(kind, "", None), query, client::JSON, read).await
+}
+
+/// What becomes of each item of a list, in order. The items that have come are read on any processor while others are on their way;
+/// whoever reads is told the form in which the server sent them.
+pub(super) async fn each<T, R>(client: &Client, path: &str, query: &str, accept: &str, read: R) -> Result<Vec<T>, client::Error>
+where
+    T: Send + 'static,
+    R: Fn(Bytes, &str) -> Result<T, client::Error> + Clone + Send + 'static,
+{
+    let (mut reading, mut next) = (Vec::new(), String::new());
     loop {
         let and = if query.is_empty() { "" } else { "&" };
         let more = if next.is_empty() { String::new() } else { format!("&continue={}", encode(&next)) };
-        let path = format!("{}?{query}{and}limit={LARGE_PAGE}{more}", path(kind, "", None));
-        let (items, page) = client.items(&path).await?;
-        for item in items {
-            // Items of a list need not say of which kind they are.
-            let whole = match item.starts_with(b"{\"apiVersion\":") {
-                true => item,
-                false => {
-                    let rest = item.strip_prefix(b"{").unwrap_or_default();
-                    let begin = format!("{{\"apiVersion\":\"{}\",\"kind\":\"{}\",", kind.api_version(), kind.kind);
-                    [begin.as_bytes(), rest].concat().into()
-                }
-            };
-            let object = Object::from_json(whole, kind.plural).map_err(|e| client::Error::Garbled(e.into()))?;
-            all.push(Arc::new(object));
+        let mut list = client.items(&format!("{path}?{query}{and}limit={LARGE_PAGE}{more}"), accept).await?;
+        let form: Arc<str> = list.form().into();
+        let mut here = Vec::new();
+        loop {
+            let some = list.next().await?;
+            let last = some.is_none();
+            here.extend(some.into_iter().flatten());
+            if here.len() >= TOGETHER || (last && !here.is_empty()) {
+                let (here, form, read) = (std::mem::take(&mut here), form.clone(), read.clone());
+                reading.push(tokio::spawn(async move {
+                    here.into_iter().map(|item| read(item, &form)).collect::<Result<Vec<T>, client::Error>>()
+                }));
+            }
+            if last {
+                break;
+            }
         }
-        next = page;
+        next = list.more()?;
         if next.is_empty() {
-            return Ok(all);
+            break;
         }
     }
+    let mut all = Vec::new();
+    for part in reading {
+        all.extend(part.await.unwrap_or_else(|panic| Err(client::Error::Garbled(panic.into())))?);
+    }
+    Ok(all)
 }
 
-/// Objects of one page, where very many are looked at: few requests, and yet no answer of a hundred megabytes.
-const LARGE_PAGE: usize = 5_000;
+/// Objects of one page, where very many are looked at: few requests, and what the server keeps for a page has an end.
+const LARGE_PAGE: usize = 20_000;
+/// So many items are read together: more than it costs to hand them to another processor, and so few that all processors have some.
+const TOGETHER: usize = 200;
 
 /// A value as JSON or YAML.
 pub(super) fn data(value: &Value, format: &str) -> Result<String, Failure> {

@@ -19,6 +19,8 @@ pub(super) fn threads(command: &Command) -> usize {
     match command {
         Command::Up(_) | Command::Server(_) => most.clamp(2, 8),
         Command::Agent(_) | Command::Bench(_) => most.clamp(1, 2),
+        // They may have a hundred thousand objects to read.
+        Command::Plan(_) | Command::Diff(_) => most.clamp(1, 4),
         _ => 1,
     }
 }

@@ -3,7 +3,10 @@
 //! Built on the kube crate. Connects, reads, writes, and watches with resume. Knows nothing of the store: to this room, the server is
 //! somewhere else even when it runs in the same process.
 
+mod items;
 mod watch;
+
+pub use items::Items;
 
 use std::path::Path;
 use std::time::Duration;
@@ -252,15 +255,6 @@ impl Client {
         let body = if body.is_null() { Vec::new() } else { serde_json::to_vec(body).map_err(garbled)? };
         self.ask(method, path, JSON, body).await
     }
-    /// The items of a list, each as it was sent, and where the next page begins; empty after the last one.
-    pub async fn items(&self, path: &str) -> Result<(Vec<Bytes>, String), Error> {
-        timeout(async {
-            let answer = checked(self.send(Method::GET, path, JSON, Vec::new()).await?).await?;
-            let bytes = answer.into_body().collect().await.map_err(unreachable)?.to_bytes();
-            page(&bytes)
-        })
-        .await?
-    }
     /// A request whose answer is read as it comes. Only the beginning of the answer has a deadline.
     pub async fn stream(&self, method: Method, path: &str) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
         let answer = timeout(self.send(method, path, JSON, Vec::new())).await??;
@@ -269,10 +263,20 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, content: &str, body: Vec<u8>) -> Result<http::Response<Body>, Error> {
+        self.send_for(method, path, content, body, JSON).await
+    }
+    async fn send_for(
+        &self,
+        method: Method,
+        path: &str,
+        content: &str,
+        body: Vec<u8>,
+        accept: &str,
+    ) -> Result<http::Response<Body>, Error> {
         let request = http::Request::builder()
             .method(method)
             .uri(path)
-            .header(http::header::ACCEPT, JSON)
+            .header(http::header::ACCEPT, accept)
             .header(http::header::CONTENT_TYPE, content)
             .body(Body::from(body))
             .map_err(garbled)?;
@@ -288,7 +292,10 @@ impl Client {
     }
 }
 
-const JSON: &str = "application/json";
+/// Whole objects, as JSON.
+pub const JSON: &str = "application/json";
+/// Only the fields that the parameter `fields` names, from servers that can answer so, and whole objects from others.
+pub const PARTS: &str = "application/json;as=PartialObjectList;v=v1alpha1;g=portolan.dev,application/json";
 
 #[derive(serde::Deserialize)]
 struct List<K> {
@@ -302,83 +309,6 @@ struct List<K> {
 #[serde(rename_all = "camelCase", default)]
 struct ListMeta {
     resource_version: String,
-}
-
-/// Takes a list apart without reading its items.
-fn page(bytes: &Bytes) -> Result<(Vec<Bytes>, String), Error> {
-    #[derive(Default, serde::Deserialize)]
-    #[serde(default)]
-    struct Place {
-        r#continue: String,
-    }
-    let (mut items, mut place) = (Vec::new(), Place::default());
-    let mut at = Cutter { bytes, at: 0 };
-    at.expect(b'{')?;
-    while !at.ends(b'}')? {
-        let name: String = serde_json::from_slice(&at.value()?).map_err(garbled)?;
-        at.expect(b':')?;
-        match name.as_str() {
-            "metadata" => place = serde_json::from_slice(&at.value()?).map_err(garbled)?,
-            "items" if at.peek() == Some(b'[') => {
-                at.expect(b'[')?;
-                while !at.ends(b']')? {
-                    items.push(at.value()?);
-                }
-            }
-            _ => drop(at.value()?),
-        }
-    }
-    Ok((items, place.r#continue))
-}
-
-/// Goes along a JSON text, value by value.
-struct Cutter<'a> {
-    bytes: &'a Bytes,
-    at: usize,
-}
-
-impl Cutter<'_> {
-    fn peek(&mut self) -> Option<u8> {
-        while self.bytes.get(self.at).is_some_and(u8::is_ascii_whitespace) {
-            self.at += 1;
-        }
-        self.bytes.get(self.at).copied()
-    }
-    fn expect(&mut self, byte: u8) -> Result<(), Error> {
-        match self.peek() {
-            Some(found) if found == byte => {
-                self.at += 1;
-                Ok(())
-            }
-            _ => Err(garbled(format!("{:?} is missing in a list, at byte {}", char::from(byte), self.at))),
-        }
-    }
-    /// Whether an object or an array ends here. If not, what follows is its next part.
-    fn ends(&mut self, end: u8) -> Result<bool, Error> {
-        if self.peek() == Some(b',') {
-            self.at += 1;
-            return Ok(false);
-        }
-        if self.peek() == Some(end) {
-            self.at += 1;
-            return Ok(true);
-        }
-        Ok(false)
-    }
-    /// The bytes of the next value.
-    fn value(&mut self) -> Result<Bytes, Error> {
-        self.peek();
-        let from = self.at;
-        let mut one = serde_json::Deserializer::from_slice(&self.bytes[from..]).into_iter::<serde::de::IgnoredAny>();
-        match one.next() {
-            Some(Ok(_)) => {
-                self.at += one.byte_offset();
-                Ok(self.bytes.slice(from..self.at))
-            }
-            Some(Err(error)) => Err(garbled(error)),
-            None => Err(garbled("a list ends too early")),
-        }
-    }
 }
 
 /// The path of a kind, of one object, or of a subresource of it.
@@ -399,9 +329,11 @@ pub fn path<K: Resource>(namespace: &str, name: &str, subresource: Option<&str>)
 }
 
 async fn timeout<T>(work: impl Future<Output = T>) -> Result<T, Error> {
-    tokio::time::timeout(DEADLINE, work)
-        .await
-        .map_err(|_| Error::Unreachable(format!("no answer within {} s", DEADLINE.as_secs()).into()))
+    tokio::time::timeout(DEADLINE, work).await.map_err(|_| late(DEADLINE))
+}
+
+fn late(after: Duration) -> Error {
+    Error::Unreachable(format!("no answer within {} s", after.as_secs()).into())
 }
 
 /// Turns an answer that says no into an error.
@@ -438,24 +370,6 @@ mod tests {
     use k8s_openapi::api::core::v1::{Node, Pod};
 
     use super::*;
-
-    #[test]
-    fn a_list_is_taken_apart() {
-        let cut = |text: &str| {
-            page(&Bytes::copy_from_slice(text.as_bytes()))
-                .map(|(items, next)| (items.iter().map(|i| String::from_utf8_lossy(i).into_owned()).collect::<Vec<_>>(), next))
-        };
-        let (items, next) =
-            cut(r#" {"kind":"PodList", "items" : [ {"a":"]},{"} ,{"b":[1,{}]}],"metadata":{"continue":"x\"y","other":1}} "#)
-                .unwrap();
-        assert_eq!((items, next.as_str()), (vec![r#"{"a":"]},{"}"#.to_owned(), r#"{"b":[1,{}]}"#.to_owned()], "x\"y"));
-        for (text, count) in [(r#"{"items":[]}"#, 0), (r#"{"items":null}"#, 0), ("{}", 0), (r#"{"items":[1]}"#, 1)] {
-            assert_eq!(cut(text).unwrap().0.len(), count, "{text}");
-        }
-        for text in ["", "[]", "{", r#"{"items":[{}"#, r#"{"items":[{]}"#, r#"{"items" []}"#, "nonsense"] {
-            assert!(cut(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn paths() {

@@ -32,6 +32,12 @@ impl<T: PartialEq> Alike<T> {
     }
 }
 
+impl<T> Clone for Alike<T> {
+    fn clone(&self) -> Self {
+        Alike(self.0.clone())
+    }
+}
+
 impl<T> Default for Alike<T> {
     fn default() -> Self {
         Alike((0..PLACES).map(|_| None).collect())

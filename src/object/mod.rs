@@ -17,6 +17,7 @@ pub mod columns;
 pub mod cron;
 pub mod custom;
 pub mod decoded;
+pub mod fields;
 pub mod inventory;
 pub mod kind;
 pub mod manifest;

@@ -4,6 +4,7 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as Typed;
 
@@ -38,6 +39,27 @@ enum Test {
     Absent,
     Above(i64),
     Below(i64),
+}
+
+/// The text form. What selects nothing has none, and is written as a requirement that no object meets.
+impl fmt::Display for LabelSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.nothing {
+            return f.write_str("nothing,!nothing");
+        }
+        for (n, Requirement { key, test }) in self.requirements.iter().enumerate() {
+            f.write_str(if n > 0 { "," } else { "" })?;
+            match test {
+                Test::In(values) => write!(f, "{key} in ({})", values.join(",")),
+                Test::NotIn(values) => write!(f, "{key} notin ({})", values.join(",")),
+                Test::Exists => write!(f, "{key}"),
+                Test::Absent => write!(f, "!{key}"),
+                Test::Above(bound) => write!(f, "{key}>{bound}"),
+                Test::Below(bound) => write!(f, "{key}<{bound}"),
+            }?;
+        }
+        Ok(())
+    }
 }
 
 impl LabelSelector {
@@ -420,5 +442,16 @@ mod tests {
             "field label not supported: spec.hostname"
         );
         assert!(FieldSelector::parse(kind, "spec.nodeName").is_err());
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_the_same() {
+        for text in ["", "app in (web)", "app in (a,b),tier notin (c),!old,new,cpu>3,cpu<9"] {
+            let selector = LabelSelector::parse(text).unwrap();
+            assert_eq!((selector.to_string().as_str(), LabelSelector::parse(&selector.to_string())), (text, Ok(selector)));
+        }
+        let nothing = LabelSelector::parse(&LabelSelector::nothing().to_string()).unwrap();
+        assert!(!nothing.matches_labels(&BTreeMap::new()));
+        assert!(!nothing.matches_labels(&BTreeMap::from([("nothing".to_owned(), "x".to_owned())])));
     }
 }

@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus, Pod, PodTempla
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
-use super::schedule::{Cluster, Decision, Scheduler, Strategy};
+use super::schedule::{Cluster, Decision, PodName, Scheduler, Strategy};
 use super::sync::{Action, Change, SyncPlan, Wanted, problem};
 use crate::object::admit::{self, Stamp};
 use crate::object::ours::ProblemRecord;
@@ -23,7 +23,7 @@ use crate::object::source::Origin;
 use crate::object::{Key, Kind, Object};
 
 /// Who is shown pods, each with the workload that it belongs to.
-pub type EachPod<'a> = &'a mut dyn FnMut(&Pod, Option<&Key>);
+pub type EachPod<'a> = &'a mut dyn FnMut(&Pod, &Key);
 
 /// What is looked at.
 pub struct Input<'a> {
@@ -35,9 +35,9 @@ pub struct Input<'a> {
     pub live: &'a dyn Fn(&Key) -> Option<Arc<Object>>,
     /// All nodes.
     pub nodes: &'a [Arc<Node>],
-    /// Shows all pods that have not ended, each with the workload that it belongs to, where it is one. Asked for at most once, and only
-    /// when new pods need room. One after the other, because there may be more than one wants to have in memory.
-    pub pods: &'a dyn Fn(EachPod<'_>),
+    /// A picture of what runs: all pods that have not ended on their hosts. Asked for at most once, and only when new pods need room. On the
+    /// way it shows the pods of workloads, one after the other, because there may be more than one wants to have in memory.
+    pub running: &'a dyn Fn(EachPod<'_>) -> Cluster,
     /// Now.
     pub now: Timestamp,
 }
@@ -257,16 +257,10 @@ fn room(input: &Input<'_>, origins: &BTreeMap<&Key, &Origin>, problems: &mut Vec
     }
     // Now, in the end: what runs, without the pods that will be replaced, and with all new ones.
     let mut there: BTreeMap<&Key, i32> = BTreeMap::new();
-    let mut after = Cluster::new();
-    let mut beside = Cluster::new();
-    for node in input.nodes {
-        after.set_node(node);
-        beside.set_node(node);
-    }
     let by_key: BTreeMap<&Key, &Workload> = changed.iter().map(|w| (&w.key, w)).collect();
-    (input.pods)(&mut |pod, workload| {
-        beside.set_pod(pod);
-        let stays = match workload.and_then(|key| by_key.get(key)) {
+    let mut replaced: Vec<PodName> = Vec::new();
+    let mut beside = (input.running)(&mut |pod, workload| {
+        let stays = match by_key.get(workload) {
             None => true,
             // One that is as the new ones are to be serves already: a revert, or another number of the same.
             Some(same) if pod.metadata.deletion_timestamp.is_none() && same.makes(pod) => {
@@ -276,10 +270,13 @@ fn room(input: &Input<'_>, origins: &BTreeMap<&Key, &Origin>, problems: &mut Vec
             }
             Some(_) => false,
         };
-        if stays {
-            after.set_pod(pod);
+        if !stays {
+            let name = |name: &Option<String>| name.clone().unwrap_or_default();
+            replaced.push((name(&pod.metadata.namespace), name(&pod.metadata.name)));
         }
     });
+    let mut after = beside.clone();
+    replaced.iter().for_each(|name| after.remove_pod(name));
     let (mut scheduler_after, mut scheduler_beside) = (scheduler(), scheduler());
     let fit = |w: &Workload| there.get(&w.key).copied().unwrap_or(0).min(w.replicas);
     let possible = changed.iter().filter(|w| !impossible.contains(&w.key));

@@ -192,12 +192,13 @@ const WORDS: [&str; 48] = [
     "$(",
 ];
 
-const ACCEPTS: [&str; 10] = [
+const ACCEPTS: [&str; 11] = [
     "application/json",
     "application/json;as=Table;v=v1;g=meta.k8s.io",
     "application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
     "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
     "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
+    "application/json;as=PartialObjectList;v=v1alpha1;g=portolan.dev",
     "application/json;as=APIGroupDiscoveryList;v=v2;g=apidiscovery.k8s.io",
     "application/yaml",
     "application/vnd.kubernetes.protobuf",
@@ -217,7 +218,7 @@ const CONTENTS: [&str; 9] = [
     "text/plain; charset=\"",
 ];
 
-const PARAMETERS: [&str; 34] = [
+const PARAMETERS: [&str; 35] = [
     "watch",
     "limit",
     "continue",
@@ -236,6 +237,7 @@ const PARAMETERS: [&str; 34] = [
     "propagationPolicy",
     "orphanDependents",
     "includeObject",
+    "fields",
     "pretty",
     "container",
     "follow",

@@ -15,6 +15,7 @@ mod hostile_streams;
 mod joining;
 mod kinds;
 mod panics;
+mod parts;
 mod proxying;
 mod rights;
 mod sessions;

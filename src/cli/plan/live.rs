@@ -4,6 +4,7 @@
 //! has recorded a release, only the files that are others since are rendered.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -14,6 +15,7 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 
 use super::made::{Facts, Made, compare, make};
+use super::pods::{self, Pods};
 use super::source::{Point, Reader, Record, Wish, named_or_around, read, record as record_of};
 use crate::cli::app::{find, name, namespace};
 use crate::cli::connect::client;
@@ -24,7 +26,7 @@ use crate::object::manifest::Manifest;
 use crate::object::ours::{Application, Inventory, OWNER_ANNOTATION, Release, Rendering};
 use crate::object::{Key, Kind, Object, kind_of};
 use crate::plan::foresee::{self, Before};
-use crate::plan::rollout::ended;
+use crate::plan::sync::Wanted;
 use crate::render::Options;
 
 /// Requests for the parts of a record that are on their way at once.
@@ -96,6 +98,8 @@ pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy:
     }
     there.ask(&client, wanted.iter().map(|w| w.key.kind));
     there.arrive(&mut notes).await?;
+    // Trees of ten thousand objects: what is not freed one by one is freed at once when the process ends, which is soon.
+    let (there, releases, wanted) = (ManuallyDrop::new(there), ManuallyDrop::new(releases), ManuallyDrop::new(wanted));
 
     let foreign =
         |key: &Key| there.all.get(key).is_some_and(|o| o.meta.annotations.get(OWNER_ANNOTATION).is_some_and(|by| *by != owner));
@@ -107,7 +111,15 @@ pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy:
         let holds = |a: &Application| a.status.as_ref().is_some_and(|status| status.inventory.has(object));
         others.iter().any(|a| format!("{}/{}", namespace(a), name(a)) == other && holds(a))
     };
+    // What changes tells nearly always whether pods may move. Then they come while everything is compared.
+    let ask_for_pods = || {
+        let client = client.clone();
+        tokio::spawn(async move { pods::pods(&client).await })
+    };
     let last = |key: &Key| releases.get(&status.inventory.get(key)?.release)?.last.get(key).cloned();
+    let runs = |key: &Key| matches!((key.kind.group, key.kind.kind), ("apps", "Deployment" | "ReplicaSet") | ("", "Pod"));
+    let others_than_last = |w: &Wanted| last(&w.key).is_none_or(|last| last != w.value);
+    let coming = wanted.iter().any(|w| runs(&w.key) && others_than_last(w)).then(ask_for_pods);
     let facts = Facts {
         application: owner.clone(),
         from,
@@ -132,23 +144,35 @@ pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy:
     if !foresee::moves(&plan) && !some_wait(&client).await? {
         return make(Facts { notes, ..facts }, plan);
     }
+    let coming = coming.unwrap_or_else(ask_for_pods);
     let mut hosts = There::default();
     let kinds = ["Deployment", "ReplicaSet"].map(|k| Kind::of("apps/v1", k).expect("it has a row"));
-    let more = [kind_of::<Namespace>(), kind_of::<Node>(), kind_of::<Pod>(), kind_of::<PriorityClass>()];
-    let more = more.into_iter().chain(kinds).chain([kind_of::<PodDisruptionBudget>()]);
-    hosts.ask(&client, more.filter(|kind| !there.asked.contains(kind)));
+    let more = [kind_of::<Namespace>(), kind_of::<Node>(), kind_of::<PriorityClass>(), kind_of::<PodDisruptionBudget>()];
+    hosts.ask(&client, more.into_iter().chain(kinds).filter(|kind| !there.asked.contains(kind)));
     hosts.arrive(&mut notes).await?;
     hosts.all.extend(there.all.iter().map(|(key, object)| (key.clone(), object.clone())));
     let all = &hosts.all;
     let nodes: Vec<Node> = typed_of(all);
-    let before = Before {
+    let mut before = Before {
         deployments: typed_of(all),
         sets: typed_of(all),
-        pods: pods_of(all),
         namespaces: typed_of(all),
         classes: typed_of(all),
         budgets: typed_of(all),
+        ..Before::default()
     };
+    let found = match (coming.await.doing("wait for an answer")?, pods::changing(&client, &plan).await) {
+        (Ok(mut found), Ok(changing)) => {
+            found.replace(changing);
+            found
+        }
+        (Err(client::Error::Status { code: 403, .. }), _) | (_, Err(client::Error::Status { code: 403, .. })) => {
+            notes.push("these credentials may not read pods".to_owned());
+            Pods::default()
+        }
+        (Err(error), _) | (_, Err(error)) => return Err(error).doing("list pods"),
+    };
+    (before.pods, before.residents) = (found.some, found.residents);
     make(Facts { nodes: Some(&nodes), before, find: &|key| all.get(key).cloned(), notes, ..facts }, plan)
 }
 
@@ -219,14 +243,6 @@ async fn defined(client: &Client) -> Result<Kinds, Failure> {
 fn typed_of<K: k8s_openapi::Resource + serde::de::DeserializeOwned + Send>(all: &BTreeMap<Key, Arc<Object>>) -> Vec<K> {
     let objects: Vec<&Arc<Object>> = all.values().filter(|o| o.key.kind == kind_of::<K>()).collect();
     let read = |part: &[&Arc<Object>]| part.iter().filter_map(|o| serde_json::from_slice(&o.json()).ok()).collect::<Vec<K>>();
-    side_by_side(&objects, read)
-}
-
-/// The pods that have not ended. There may be very many, so they are typed as the loops of a server have them.
-fn pods_of(all: &BTreeMap<Key, Arc<Object>>) -> Vec<Arc<Pod>> {
-    let objects: Vec<&Arc<Object>> = all.values().filter(|o| o.key.kind == kind_of::<Pod>()).collect();
-    let read =
-        |part: &[&Arc<Object>]| part.iter().filter_map(|o| o.typed().ok()).filter(|p| !ended(p)).collect::<Vec<Arc<Pod>>>();
     side_by_side(&objects, read)
 }
 

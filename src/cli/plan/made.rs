@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::{Node, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::Serialize;
 use serde_json::Value;
 use similar::TextDiff;
@@ -21,8 +21,8 @@ use crate::object::ours::{Inventory, Policy, ProblemRecord};
 use crate::object::{Key, Object};
 use crate::plan::foresee::{self, Before, Foreseen};
 use crate::plan::idle;
-use crate::plan::preflight::{self, Outcome};
-use crate::plan::schedule::Strategy;
+use crate::plan::preflight::{self, EachPod, Outcome};
+use crate::plan::schedule::{Cluster, Strategy};
 use crate::plan::sync::{self, Action, Name, SyncPlan, Wanted, masked};
 
 /// What is known when a plan is made.
@@ -206,7 +206,8 @@ pub(super) fn compare(facts: &Facts<'_>) -> SyncPlan {
 /// Makes the plan.
 pub(super) fn make(facts: Facts<'_>, plan: SyncPlan) -> Result<Made, Failure> {
     let (mut problems, mut waits, mut warnings) = (plan.problems.clone(), Vec::new(), Vec::new());
-    match check(&facts, &plan) {
+    let picture = foresee::picture(facts.nodes.unwrap_or_default(), &facts.before);
+    match check(&facts, &plan, &picture) {
         Outcome::Clear => {}
         Outcome::Rejected(found) if facts.partial => {
             for record in found.iter().filter(|r| !problems.contains(r)) {
@@ -218,9 +219,9 @@ pub(super) fn make(facts: Facts<'_>, plan: SyncPlan) -> Result<Made, Failure> {
         Outcome::Errored(found) => waits = found,
     }
     let pods = match facts.nodes {
-        Some(nodes) if problems.is_empty() => Some(foresee::foresee(foresee::Input {
-            nodes,
+        Some(_) if problems.is_empty() => Some(foresee::foresee(foresee::Input {
             before: facts.before,
+            picture,
             waves: plan.waves.iter().map(|w| w.changes.iter().map(|c| (c.name.0.clone(), c.new.clone())).collect()).collect(),
             prune: plan.prune.iter().map(|p| p.name.0.clone()).collect(),
             strategy: facts.strategy,
@@ -286,25 +287,32 @@ pub(super) fn make(facts: Facts<'_>, plan: SyncPlan) -> Result<Made, Failure> {
     })
 }
 
-fn check(facts: &Facts<'_>, plan: &SyncPlan) -> Outcome {
+fn check(facts: &Facts<'_>, plan: &SyncPlan, picture: &Cluster) -> Outcome {
     let nodes: Vec<Arc<Node>> = facts.nodes.unwrap_or_default().iter().cloned().map(Arc::new).collect();
     let deployment_kind = crate::object::Kind::of("apps/v1", "Deployment").expect("deployments have a row");
-    let controller = |meta: &ObjectMeta| meta.owner_references.iter().flatten().find(|o| o.controller == Some(true)).cloned();
-    let pods = |look: &mut dyn FnMut(&Pod, Option<&Key>)| {
-        let sets: BTreeMap<_, &ReplicaSet> = facts.before.sets.iter().map(|set| (set.metadata.uid.as_deref(), set)).collect();
+    fn controller(meta: &ObjectMeta) -> Option<&OwnerReference> {
+        meta.owner_references.iter().flatten().find(|o| o.controller == Some(true))
+    }
+    let running = |look: EachPod<'_>| {
+        let above = |set: &ReplicaSet| {
+            let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+            controller(&set.metadata).map(|owner| Key::new(deployment_kind, namespace, &owner.name))
+        };
+        let sets: BTreeMap<_, _> = facts.before.sets.iter().map(|set| (set.metadata.uid.as_deref(), above(set))).collect();
         for pod in &facts.before.pods {
-            let set = controller(&pod.metadata).and_then(|owner| sets.get(&Some(owner.uid.as_str())).copied());
-            let above = set.and_then(|set| controller(&set.metadata));
-            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-            look(pod, above.map(|o| Key::new(deployment_kind, namespace, &o.name)).as_ref());
+            let set = controller(&pod.metadata).and_then(|owner| sets.get(&Some(owner.uid.as_str())));
+            if let Some(Some(workload)) = set {
+                look(pod, workload);
+            }
         }
+        picture.clone()
     };
     preflight::check(&preflight::Input {
         wanted: facts.wanted,
         plan,
         live: facts.find,
         nodes: &nodes,
-        pods: &pods,
+        running: &running,
         now: facts.now,
     })
 }

@@ -1,12 +1,13 @@
 //! `plan` and `diff`: what a commit would do, by the very code that the server runs.
 //!
-//! [`source`] reads what is wanted, [`live`] and [`offline`] what is there, [`made`] puts the planners together, and [`text`],
+//! [`source`] reads what is wanted, [`live`] and [`offline`] what is there ([`pods`] of it the pods), [`made`] puts the planners together, and [`text`],
 //! [`markdown`] and JSON are three faces of one value.
 
 mod live;
 mod made;
 mod markdown;
 mod offline;
+mod pods;
 mod source;
 mod text;
 

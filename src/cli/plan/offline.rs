@@ -81,9 +81,9 @@ pub(super) fn plan(cx: &Context, args: &Plan, from: &str) -> Result<Made, Failur
             !known.deployments.iter().any(same)
         };
         let absent: Vec<(Key, Value)> = base.iter().filter(shown).map(|w| (w.key.clone(), w.value.value().clone())).collect();
-        let input =
-            foresee::Input { nodes, before: before.clone(), waves: vec![absent], prune: Vec::new(), strategy, seed: 0, now };
-        before = foresee::grown(&input);
+        let picture = foresee::picture(nodes, &before);
+        before =
+            foresee::grown(foresee::Input { before, picture, waves: vec![absent], prune: Vec::new(), strategy, seed: 0, now });
     } else {
         notes.push("nothing is known of the hosts, so no pod is placed; --cluster FILE tells".to_owned());
     }
@@ -177,6 +177,7 @@ fn cluster(path: &std::path::Path) -> Result<(Vec<Node>, Before), Failure> {
         namespaces: of(&list, "Namespace")?,
         classes: of(&list, "PriorityClass")?,
         budgets: of(&list, "PodDisruptionBudget")?,
+        residents: Vec::new(),
     };
     before.pods.retain(|p| !ended(p));
     Ok((of::<Node>(&list, "Node")?, before))

@@ -13,6 +13,7 @@ use crate::object::ours::{Application, Inventory, InventoryItem};
 use crate::object::{Key, Kind, Object, kind_of};
 use crate::plan::health::{self, Children, Health};
 use crate::plan::preflight::EachPod;
+use crate::plan::schedule::Cluster;
 use crate::plan::sync::Walk;
 use crate::plan::verdict::Hosts;
 use crate::store::View;
@@ -206,13 +207,18 @@ pub(super) fn name(key: &Key) -> String {
     crate::plan::sync::Name(key.clone()).to_string()
 }
 
-/// Shows all pods that have not ended, with the workload on top of each.
-pub(super) fn each_pod(view: &View, look: EachPod<'_>) {
+/// All pods that have not ended on their hosts. Shows on the way those of workloads, each with the one on top of it.
+pub(super) fn running(view: &View, nodes: &[Arc<Node>], look: EachPod<'_>) -> Cluster {
+    let mut cluster = Cluster::new();
+    nodes.iter().for_each(|node| cluster.set_node(node));
     for object in view.list(kind_of::<Pod>()).filter(|pod| !pod.ended()) {
-        if let Ok(pod) = object.glance::<Pod>() {
-            look(&pod, super::workload(view, object).as_ref().map(|top| &top.key));
+        let Ok(pod) = object.glance::<Pod>() else { continue };
+        cluster.set_pod(&pod);
+        if let Some(top) = super::workload(view, object) {
+            look(&pod, &top.key);
         }
     }
+    cluster
 }
 
 /// The hosts on which pods of a release run. Read without decoding a pod: this is asked again and again while a release is watched.

@@ -87,13 +87,13 @@ impl ReleaseLoop {
         }
         let contents = self.contents_of(pass)?;
         let plan = self.plan_except(pass, wanted, &desired.chart().commit, &contents, None, &BTreeMap::new());
-        let view = &pass.view;
+        let (view, nodes) = (&pass.view, &pass.hosts.nodes);
         let outcome = preflight::check(&preflight::Input {
             wanted,
             plan: &plan,
             live: &|key| view.get(key).cloned(),
-            nodes: &pass.hosts.nodes,
-            pods: &|look| facts::each_pod(view, look),
+            nodes,
+            running: &|look| facts::running(view, nodes, look),
             now: pass.now,
         });
         Ok(match outcome {

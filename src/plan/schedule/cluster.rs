@@ -25,9 +25,9 @@ pub(super) struct Placed {
     pub(super) leaving: bool,
 }
 
-/// What matters of a pod, and is the same for all pods of an owner: kept once for all of them.
+/// What matters of a pod to where others go, and is the same for all pods of an owner: kept once for all of them.
 #[derive(Debug, PartialEq)]
-pub(super) struct Common {
+pub struct Common {
     pub(super) namespace: String,
     pub(super) labels: Labels,
     owner: String,
@@ -38,7 +38,8 @@ pub(super) struct Common {
 }
 
 impl Common {
-    fn of(pod: &Pod) -> Common {
+    /// Of a pod.
+    pub fn of(pod: &Pod) -> Common {
         let nothing = PodSpec::default();
         let spec = pod.spec.as_ref().unwrap_or(&nothing);
         Common {
@@ -50,6 +51,11 @@ impl Common {
             opinions: if spec.affinity.is_some() { Opinion::of(&Demand::of(pod)) } else { Vec::new() },
             priority: spec.priority.unwrap_or(0),
         }
+    }
+
+    /// The uid of its controller; empty without one.
+    pub fn owner(&self) -> &str {
+        &self.owner
     }
 }
 
@@ -63,7 +69,7 @@ pub(super) struct Promise {
 }
 
 /// What matters of a node.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Facts {
     pub(super) labels: Labels,
     pub(super) taints: Vec<Taint>,
@@ -92,7 +98,7 @@ impl Facts {
 }
 
 /// A node and what is taken on it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Host {
     pub(super) name: Arc<str>,
     /// Whether there is such a node. Pods may be bound to one that has gone.
@@ -125,7 +131,7 @@ impl Host {
 }
 
 /// The nodes, and the pods on them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Cluster {
     /// Nodes by number. A number is used again when its node has gone, with all pods.
     pub(super) hosts: Vec<Host>,
@@ -310,6 +316,19 @@ impl Cluster {
             }
             _ => self.remove_pod(&key),
         }
+    }
+
+    /// Learns of a pod that has a node and is not on its way out, from somebody who has not read all of it.
+    pub fn settle(&mut self, key: PodName, node: &str, common: Arc<Common>, since: Option<Timestamp>) {
+        self.remove_pod(&key);
+        let host = self.enter(node);
+        self.put(Arc::new(key), Placed { host, common, since, leaving: false });
+        self.changed(host);
+    }
+
+    /// The uid of the controller of a pod that has a place.
+    pub fn owner(&self, key: &PodName) -> Option<&str> {
+        self.placed.get(key).map(|placed| placed.common.owner())
     }
 
     /// Whether a pod is known to have a place on this node, with these labels and this owner. What else it takes there does not change as

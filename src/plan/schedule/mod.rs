@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 
-pub use cluster::{Cluster, PodName};
+pub use cluster::{Cluster, Common, PodName};
 pub use demand::{Resources, requests};
 pub use filter::{tolerated, tolerates};
 pub use preempt::{Budget, Preemption, Resort};

@@ -12,7 +12,7 @@ use super::cluster::{Facts, Placed};
 use super::demand::{Demand, Labels, Term};
 
 /// How many pods that a term is about are in each of its domains.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Tally {
     term: Term,
     /// How many classes ask.
@@ -50,14 +50,14 @@ impl Opinion {
 }
 
 /// An opinion, and how many pods in each domain have it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Stance {
     opinion: Opinion,
     domains: BTreeMap<String, i64>,
 }
 
 /// All that is counted.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Tallies {
     slots: Vec<Option<Tally>>,
     ids: BTreeMap<String, usize>,
