@@ -1,6 +1,6 @@
 //! Trees become values: the files below one path, by blob id, within limits. Nothing is ever checked out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -81,15 +81,20 @@ pub(super) fn read_commit(
     Ok(reader.kept.tree)
 }
 
-fn known(before: Option<&Tree>) -> BTreeMap<&str, &Bytes> {
-    let entries = before.into_iter().flat_map(|t| t.entries.values());
-    entries.filter_map(|e| if let Entry::File { content, blob } = e { Some((blob.as_str(), content)) } else { None }).collect()
+fn known(before: Option<&Tree>) -> HashMap<&str, &Bytes> {
+    let mut known = HashMap::with_capacity(before.map_or(0, |tree| tree.entries.len()));
+    for entry in before.into_iter().flat_map(|tree| tree.entries.values()) {
+        if let Entry::File { content, blob } = entry {
+            known.insert(blob.as_str(), content);
+        }
+    }
+    known
 }
 
 struct Reader<'a> {
     repository: &'a Repository,
     odb: &'a git2::Odb<'a>,
-    known: BTreeMap<&'a str, &'a Bytes>,
+    known: HashMap<&'a str, &'a Bytes>,
     kept: Kept<'a>,
     seen: usize,
     attempt: &'a str,

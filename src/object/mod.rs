@@ -38,6 +38,7 @@ mod written;
 pub(crate) mod robust;
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::{Arc, LazyLock, OnceLock};
 
@@ -59,7 +60,7 @@ use written::unmanaged;
 pub type Revision = u64;
 
 /// Names one object: kind, namespace (empty for cluster-scoped kinds) and name.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Key {
     /// The row of `KINDS`.
     pub kind: &'static Kind,
@@ -77,6 +78,21 @@ impl Key {
     /// The key of a typed object's kind: `Key::of::<Pod>("default", "web-1")`.
     pub fn of<K: k8s_openapi::Resource>(namespace: &str, name: &str) -> Self {
         Key::new(kind_of::<K>(), namespace, name)
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // Keys are copied rather than made again, and of ten thousand that are looked at each text is somewhere else in memory.
+        let text = |a: &Arc<str>, b: &Arc<str>| if Arc::ptr_eq(a, b) { Ordering::Equal } else { a.cmp(b) };
+        let namespace = || text(&self.namespace, &other.namespace);
+        self.kind.cmp(other.kind).then_with(namespace).then_with(|| text(&self.name, &other.name))
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

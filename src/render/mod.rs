@@ -14,7 +14,7 @@ mod places;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, btree_map};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -102,6 +102,34 @@ pub struct Cache {
     round: u64,
     /// The paths of the last tree, and what is wrong with them.
     names: (Vec<String>, Vec<Problem>),
+    last: Last,
+}
+
+/// The last rendering, if no object was in it twice. Of ten thousand files the next commit changes one, and seldom which objects it has.
+#[derive(Debug, Default)]
+struct Last {
+    /// Its files, in the order of their paths.
+    places: Vec<Held>,
+    /// Its objects in the order of their keys: in which of the files, and which of its objects.
+    order: Vec<(usize, usize)>,
+}
+
+/// A file of a tree, and what it holds.
+#[derive(Debug)]
+struct Held {
+    file: Arc<str>,
+    blob: Arc<str>,
+    known: Arc<Known>,
+}
+
+impl Held {
+    /// Whether another file holds objects of the same names in the same order.
+    fn names_the_same(&self, other: &Held) -> bool {
+        fn keys(held: &Held) -> impl Iterator<Item = &Key> {
+            held.known.objects.iter().map(|part| &part.key)
+        }
+        Arc::ptr_eq(&self.known, &other.known) || keys(self).eq(keys(other))
+    }
 }
 
 /// What is known of one content.
@@ -240,24 +268,32 @@ pub fn render_cached(tree: &Tree, options: &Options, cache: &mut Cache) -> Resul
     if cache.namespace != options.namespace || cache.defined != defined {
         (cache.namespace, cache.defined) = (options.namespace.clone(), defined);
         cache.files.values_mut().for_each(|slot| slot.read = Default::default());
+        cache.last = Last::default();
         unknown = tree.entries.len();
     }
     if unknown >= MANY {
         read_many(tree, options, &kinds, cache);
     }
-    let mut places: Vec<(Arc<str>, Arc<Known>)> = Vec::with_capacity(tree.entries.len());
+    let last = std::mem::take(&mut cache.last);
+    let mut before = last.places.iter().peekable();
+    let mut places: Vec<Held> = Vec::with_capacity(tree.entries.len());
     for (path, entry) in &tree.entries {
-        let file: Arc<str> = path.as_str().into();
+        while before.next_if(|held| *held.file < **path).is_some() {}
+        let before = before.next_if(|held| *held.file == **path);
+        let file: Arc<str> = before.map_or_else(|| path.as_str().into(), |held| held.file.clone());
         let mut say = |at: Place, message: String, hint: Option<String>| {
             problems.push(Problem { origin: Origin { file: file.clone(), line: at.0, column: at.1 }, message, hint });
         };
-        let known = match entry {
+        let (blob, known) = match entry {
             Entry::File { content, blob } if may_be_manifest(path) => {
                 let json = is_json(path);
                 let fresh = || Arc::new(read(content, json, &options.namespace, &kinds));
-                match cache.files.get_mut(blob) {
-                    Some(slot) => slot.read[usize::from(json)].get_or_insert_with(fresh).clone(),
-                    None => fresh(),
+                match before.filter(|held| *held.blob == **blob && !blob.is_empty()) {
+                    Some(held) => (held.blob.clone(), held.known.clone()),
+                    None => match cache.files.get_mut(blob) {
+                        Some(slot) => (blob.as_str().into(), slot.read[usize::from(json)].get_or_insert_with(fresh).clone()),
+                        None => (blob.as_str().into(), fresh()),
+                    },
                 }
             }
             Entry::File { .. } => continue,
@@ -283,36 +319,48 @@ pub fn render_cached(tree: &Tree, options: &Options, cache: &mut Cache) -> Resul
         for fault in &known.faults {
             say(fault.at, fault.message.clone(), fault.hint.clone());
         }
-        places.push((file, known));
+        places.push(Held { file, blob, known });
     }
-    let mut objects: BTreeMap<&Key, (&Arc<str>, &Part)> = BTreeMap::new();
-    for (file, known) in &places {
-        for part in &known.objects {
-            match objects.entry(&part.key) {
-                btree_map::Entry::Vacant(place) => drop(place.insert((file, part))),
-                btree_map::Entry::Occupied(first) => {
-                    let (file_of_first, first_part) = first.get();
-                    let first_at = origin(file_of_first, first_part.at);
-                    let message = format!("{} is defined twice; the first is at {first_at}", part.key);
-                    let hint = Some("remove one of them, or give it another name or namespace".to_owned());
-                    problems.push(Problem { origin: origin(file, part.at), message, hint });
-                }
+    let same = last.places.len() == places.len() && last.places.iter().zip(&places).all(|(was, is)| was.names_the_same(is));
+    let mut order = last.order;
+    if !same {
+        order = places.iter().enumerate().flat_map(|(n, held)| (0..held.known.objects.len()).map(move |m| (n, m))).collect();
+        let part = |(n, m): &(usize, usize)| &places[*n].known.objects[*m];
+        // Those of the same key stay in the order of their files.
+        order.sort_by(|a, b| part(a).key.cmp(&part(b).key));
+        let mut first: Option<(usize, usize)> = None;
+        order.retain(|at| match first.filter(|first| part(first).key == part(at).key) {
+            None => {
+                first = Some(*at);
+                true
             }
-        }
+            Some(first) => {
+                let first_at = origin(&places[first.0].file, part(&first).at);
+                let message = format!("{} is defined twice; the first is at {first_at}", part(at).key);
+                let hint = Some("remove one of them, or give it another name or namespace".to_owned());
+                problems.push(Problem { origin: origin(&places[at.0].file, part(at).at), message, hint });
+                false
+            }
+        });
     }
-    if problems.is_empty() || (mutant::on(Mutant::PartialAdmission) && !objects.is_empty()) {
+    let objects = || order.iter().map(|(n, m)| (&places[*n].file, &places[*n].known.objects[*m]));
+    if problems.is_empty() || (mutant::on(Mutant::PartialAdmission) && !order.is_empty()) {
         let mut digest = Sha256::new();
-        for (_, part) in objects.values() {
+        for (_, part) in objects() {
             digest.update(&part.json);
             digest.update(b"\n");
         }
         let digest = digest.finalize().iter().map(|b| format!("{b:02x}")).collect();
-        let located = |(key, (file, part)): (&Key, (&Arc<str>, &Part))| Located {
+        let located = |(file, part): (&Arc<str>, &Part)| Located {
             origin: origin(file, part.at),
-            key: key.clone(),
+            key: part.key.clone(),
             value: part.value.clone(),
         };
-        return Ok(Rendered { objects: objects.into_iter().map(located).collect(), digest });
+        let objects = objects().map(located).collect();
+        if problems.is_empty() {
+            cache.last = Last { places, order };
+        }
+        return Ok(Rendered { objects, digest });
     }
     problems.sort();
     if problems.len() > MOST_PROBLEMS {

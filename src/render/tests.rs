@@ -287,6 +287,43 @@ fn a_cache_changes_nothing_but_the_time() {
 }
 
 /// What a cache knows of files, whatever becomes of them.
+/// What is remembered of the order of objects is never believed where another commit has others.
+#[test]
+fn whatever_a_commit_moves_is_rendered_as_if_it_were_the_first() {
+    let map = |name: &str, value: &str| {
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{k: {value}}}\n---\n")
+    };
+    let file = |name: &str, maps: &[(&str, &str)]| {
+        format!("# file {name}\n{}", maps.iter().map(|(name, value)| map(name, value)).collect::<String>())
+    };
+    let commits = [
+        vec![file("a.yaml", &[("z", "1"), ("b", "1")]), file("b.yaml", &[("a", "1")])],
+        // Another content, and nothing else.
+        vec![file("a.yaml", &[("z", "1"), ("b", "2")]), file("b.yaml", &[("a", "1")])],
+        // The same objects in another order, and in other files.
+        vec![file("a.yaml", &[("b", "2"), ("z", "1")]), file("b.yaml", &[("a", "1")])],
+        vec![file("a.yaml", &[("a", "1")]), file("b.yaml", &[("b", "2"), ("z", "1")])],
+        // Contents that change places, under names that were there.
+        vec![file("a.yaml", &[("b", "2"), ("z", "1")]), file("b.yaml", &[("a", "1")])],
+        vec![file("c.yaml", &[("b", "2"), ("z", "1")]), file("d.yaml", &[("a", "1")])],
+        // One twice, and twice again with another content, and then no longer.
+        vec![file("c.yaml", &[("b", "2"), ("z", "1")]), file("d.yaml", &[("b", "1")])],
+        vec![file("c.yaml", &[("b", "2"), ("z", "1")]), file("d.yaml", &[("b", "3")])],
+        vec![file("c.yaml", &[("b", "2"), ("z", "1")]), file("d.yaml", &[("c", "3")]), file("e.yaml", &[("z", "4")])],
+        vec![file("c.yaml", &[("b", "2"), ("z", "1")]), file("d.yaml", &[("c", "3")])],
+        // One that is no manifest, and one less.
+        vec![file("c.yaml", &[("b", "2"), ("z", "1")]), "# file d.yaml\n{\n".to_owned()],
+        vec![file("c.yaml", &[("b", "2"), ("z", "1")])],
+        vec![],
+        vec![file("c.yaml", &[("b", "2"), ("z", "1")])],
+    ];
+    let mut cache = Cache::default();
+    for (n, commit) in commits.iter().enumerate() {
+        let tree = tree(&commit.concat());
+        assert_eq!(render_cached(&tree, &Options::default(), &mut cache), render(&tree, &Options::default()), "{n}");
+    }
+}
+
 #[test]
 fn a_cache_follows_files_wherever_they_go() {
     let config =

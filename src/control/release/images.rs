@@ -55,6 +55,7 @@ impl ReleaseLoop {
         if wanted.is_empty() {
             return Ok(Images::There);
         }
+        self.unasked.remove(&pass.object.key);
         let rollout = pass.status.rollout.clone().unwrap_or_default();
         let late = rollout.started.as_ref().is_some_and(|t| pass.now.duration_since(t.0) > PATIENCE);
         let (mut on, mut held_up, mut evidence) = (Vec::new(), false, Vec::new());

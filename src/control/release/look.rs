@@ -516,6 +516,7 @@ impl ReleaseLoop {
     pub(super) fn forget(&mut self, key: &Key) {
         self.obstacles.remove(key);
         self.settled.remove(key);
+        self.unasked.remove(key);
         self.written.remove(key);
         self.fights.retain(|(application, _), _| application != key);
         let (namespace, prefix) = (&*key.namespace, format!("{}-", key.name));

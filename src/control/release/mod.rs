@@ -164,6 +164,9 @@ pub struct ReleaseLoop {
     contents: BTreeMap<(String, String), Arc<Content>>,
     obstacles: BTreeMap<Key, Obstacle>,
     fights: BTreeMap<(Key, Key), Fight>,
+    /// Of each Application, the release that this loop recorded and for which it has asked no host for an image: no pod is to be looked
+    /// through for such questions.
+    unasked: BTreeMap<Key, String>,
     /// Of each Application, the objects that were found in order.
     settled: BTreeMap<Key, BTreeMap<Key, Settled>>,
     written: BTreeMap<Key, look::Written>,
@@ -200,6 +203,7 @@ impl ReleaseLoop {
             contents: BTreeMap::new(),
             obstacles: BTreeMap::new(),
             fights: BTreeMap::new(),
+            unasked: BTreeMap::new(),
             settled: BTreeMap::new(),
             written: BTreeMap::new(),
             hosts: None,

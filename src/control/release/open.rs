@@ -170,6 +170,7 @@ impl ReleaseLoop {
         let message = "is being rolled out".to_owned();
         let status = ReleaseStatus { phase: Phase::RollingOut, message, started: now.clone(), ..ReleaseStatus::default() };
         let name = record::write(cx, pass, spec, wanted, &status)?;
+        self.unasked.insert(pass.object.key.clone(), name.clone());
         supersede(pass, &format!("{name} ({})", short(&chart.commit)));
         let (mut unhealthy_before, restarts_before) = self.before(pass);
         self.excuse(pass, wanted, &mut unhealthy_before)?;

@@ -265,9 +265,10 @@ fn refused(refused: Refused) -> Trouble {
 fn pieces(wanted: &[Wanted]) -> Vec<&[Wanted]> {
     let mut pieces = Vec::new();
     let (mut from, mut size) = (0, 0);
+    let mut text = String::new();
     for (at, wanted_here) in wanted.iter().enumerate() {
         let length = wanted_here.value.size();
-        if at > from && (size + length > PIECE || begins(&wanted_here.key)) {
+        if at > from && (size + length > PIECE || begins(&wanted_here.key, &mut text)) {
             pieces.push(&wanted[from..at]);
             (from, size) = (at, 0);
         }
@@ -279,10 +280,13 @@ fn pieces(wanted: &[Wanted]) -> Vec<&[Wanted]> {
     pieces
 }
 
-/// Whether a piece begins with this object: one in so many does.
-fn begins(key: &Key) -> bool {
+/// Whether a piece begins with this object: one in so many does. `text` is room for its name.
+fn begins(key: &Key, text: &mut String) -> bool {
     const ONE_IN: u64 = 32;
-    let text = format!("{}/{}/{}/{}", key.kind.group, key.kind.plural, key.namespace, key.name);
+    text.clear();
+    for part in [key.kind.group, "/", key.kind.plural, "/", &key.namespace, "/", &key.name] {
+        text.push_str(part);
+    }
     xxh3_64(text.as_bytes()).is_multiple_of(ONE_IN)
 }
 

@@ -176,7 +176,9 @@ impl ReleaseLoop {
         let release = pass.status.rollout.as_ref().map(|r| r.release.clone()).unwrap_or_default();
         match self.images(cx, pass, plan)? {
             Images::There => {
-                images::forget(pass, &release);
+                if self.unasked.get(&pass.object.key) != Some(&release) {
+                    images::forget(pass, &release);
+                }
                 Ok(true)
             }
             Images::Asked(on, held_up) => {
