@@ -72,7 +72,7 @@ pub(super) fn looks_different(old: Option<&Arc<Object>>, new: Option<&Arc<Object
     if (&old.meta.labels, &old.meta.owners, old.meta.deleting()) != (&new.meta.labels, &new.meta.owners, new.meta.deleting()) {
         return true;
     }
-    let (Ok(old), Ok(new)) = (old.outline::<Pod>(&rollout::READ), new.outline::<Pod>(&rollout::READ)) else { return true };
+    let (Ok(old), Ok(new)) = (old.part::<Pod>(&rollout::READ), new.part::<Pod>(&rollout::READ)) else { return true };
     let facts = |pod: &Pod| (rollout::ended(pod), rollout::ready(pod), rollout::ready_since(pod));
     facts(&old) != facts(&new)
 }
@@ -83,7 +83,7 @@ pub(super) type StoredPod = (Arc<Object>, Arc<Pod>);
 /// The pods that an object controls.
 pub(super) fn pods_of(view: &View, uid: &str) -> Result<Vec<StoredPod>, Trouble> {
     let controlled = |o: &&Arc<Object>| o.key.kind == kind_of::<Pod>() && o.meta.controller().is_some_and(|c| c.uid == uid);
-    view.owned_by(uid).filter(controlled).map(|o| Ok((o.clone(), o.outline::<Pod>(&rollout::READ)?))).collect()
+    view.owned_by(uid).filter(controlled).map(|o| Ok((o.clone(), o.part::<Pod>(&rollout::READ)?))).collect()
 }
 
 impl Loop for Deployments {

@@ -136,7 +136,7 @@ fn look(cx: &mut Context<'_>, key: &Key, events: &mut Recorder, strays: &mut Str
     let mut pods = pods_of(&view, &object.meta.uid)?;
     for orphan in strays.orphans.get(&key.namespace).into_iter().flatten().filter_map(|k| view.get(k)) {
         if plan::could_adopt(&set, &orphan.meta.labels) {
-            pods.push((orphan.clone(), orphan.outline::<Pod>(&rollout::READ)?));
+            pods.push((orphan.clone(), orphan.part::<Pod>(&rollout::READ)?));
         }
     }
     let wanted = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or(0);

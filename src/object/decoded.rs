@@ -8,9 +8,8 @@ use std::any::Any;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use serde_json::Value;
 
-use super::sieve::Wanted;
+use super::fields::Fields;
 
 /// A typed object.
 pub(super) type Typed = Arc<dyn Any + Send + Sync>;
@@ -23,21 +22,7 @@ pub(super) struct Slot(Mutex<Forms>);
 struct Forms {
     whole: Option<Typed>,
     /// With the part that was asked for.
-    part: Option<(&'static Outline, Typed)>,
-}
-
-/// Fields of an object that somebody reads: the others are as if nobody had set them. For what is asked of very many objects.
-pub struct Outline(Wanted);
-
-impl Outline {
-    /// The fields at these paths, with all that is below them. A path does not lead into a list.
-    pub fn new(paths: &[&'static str]) -> Outline {
-        Outline(Wanted::paths(paths.iter().copied()))
-    }
-
-    pub(super) fn of(&self, json: &[u8]) -> serde_json::Result<Value> {
-        self.0.of(json)
-    }
+    part: Option<(&'static Fields, Typed)>,
 }
 
 /// So many typed objects are kept, and what is decoded then is not: a loop that goes along all pods of a large cluster would have them all in
@@ -81,9 +66,9 @@ impl Slot {
     }
 
     /// The part that is kept, if it is this one.
-    pub(super) fn part(&self, outline: &'static Outline) -> Option<Typed> {
+    pub(super) fn part(&self, fields: &'static Fields) -> Option<Typed> {
         let forms = self.0.lock();
-        forms.part.as_ref().filter(|(of, _)| std::ptr::eq(*of, outline)).map(|(_, part)| part.clone())
+        forms.part.as_ref().filter(|(of, _)| std::ptr::eq(*of, fields)).map(|(_, part)| part.clone())
     }
 
     /// Keeps what was decoded, unless somebody was faster; what is kept then.
@@ -95,9 +80,9 @@ impl Slot {
     }
 
     /// The same of a part.
-    pub(super) fn keep_part(self: &Arc<Slot>, outline: &'static Outline, fresh: Typed) -> Typed {
+    pub(super) fn keep_part(self: &Arc<Slot>, fields: &'static Fields, fresh: Typed) -> Typed {
         if KEPT.lock().push(self) {
-            self.0.lock().part = Some((outline, fresh.clone()));
+            self.0.lock().part = Some((fields, fresh.clone()));
         }
         fresh
     }

@@ -51,6 +51,7 @@ use serde_json::Value;
 use crate::count;
 
 use alike::{Packed, Texts};
+use fields::Fields;
 pub use kind::{KINDS, Kind, kind_of};
 pub use text::Packer;
 use text::Text;
@@ -286,28 +287,31 @@ impl Object {
             None => self.decode().map(Arc::new),
         }
     }
-    /// The fields that `outline` names, typed. What else the object has may be there or not.
-    pub fn outline<K: DeserializeOwned + Send + Sync + 'static>(
-        &self,
-        outline: &'static decoded::Outline,
-    ) -> Result<Arc<K>, DecodeError> {
-        let known = match self.typed.get().or_else(|| self.typed.part(outline)) {
+    /// Only these fields of it, typed: the others are as if nobody had set them, or there. For what is asked of very many objects.
+    pub fn part<K: DeserializeOwned + Send + Sync + 'static>(&self, fields: &'static Fields) -> Result<Arc<K>, DecodeError> {
+        let known = match self.typed.get().or_else(|| self.typed.part(fields)) {
             Some(known) => known,
             None => {
                 count::DECODES.add(1);
-                let read = outline.of(&self.json()).and_then(K::deserialize);
-                let part: K = read.map_err(|source| DecodeError { key: self.key.clone(), source: Arc::new(source) })?;
-                self.typed.keep_part(outline, Arc::new(part))
+                let (whole, mut part) = (self.json(), Vec::new());
+                let part: K = match fields.cut(&whole, &mut part) {
+                    true => serde_json::from_slice(&part).map_err(|source| self.refused(source))?,
+                    false => self.decode()?,
+                };
+                self.typed.keep_part(fields, Arc::new(part))
             }
         };
         Ok(known.downcast().expect("a kind is decoded as one type"))
+    }
+    fn refused(&self, source: serde_json::Error) -> DecodeError {
+        DecodeError { key: self.key.clone(), source: Arc::new(source) }
     }
     fn decode<K: DeserializeOwned>(&self) -> Result<K, DecodeError> {
         count::DECODES.add(1);
         let whole = self.json();
         let many = self.key.kind.is("", "Pod") || self.key.kind.is("coordination.k8s.io", "Lease");
         let json = if many { unmanaged(&whole) } else { Cow::Borrowed(&whole[..]) };
-        serde_json::from_slice(&json).map_err(|source| DecodeError { key: self.key.clone(), source: Arc::new(source) })
+        serde_json::from_slice(&json).map_err(|source| self.refused(source))
     }
     /// The same content at a later revision: how an object that was deleted is shown for the last time.
     pub fn at(&self, revision: Revision) -> Object {

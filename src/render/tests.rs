@@ -286,7 +286,6 @@ fn a_cache_changes_nothing_but_the_time() {
     assert_eq!(render_cached(&tree(config), &other, &mut cache), render(&tree(config), &other));
 }
 
-/// What a cache knows of files, whatever becomes of them.
 /// What is remembered of the order of objects is never believed where another commit has others.
 #[test]
 fn whatever_a_commit_moves_is_rendered_as_if_it_were_the_first() {
@@ -324,6 +323,7 @@ fn whatever_a_commit_moves_is_rendered_as_if_it_were_the_first() {
     }
 }
 
+/// What a cache knows of files, whatever becomes of them.
 #[test]
 fn a_cache_follows_files_wherever_they_go() {
     let config =

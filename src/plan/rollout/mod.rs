@@ -21,15 +21,15 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::object::decoded::Outline;
+use crate::object::fields::Fields;
 
 pub use claim::{Claim, adopted, claim, matches, released};
 pub use fit::{Bounds, bounds};
 pub use revision::{POD_TEMPLATE_HASH, REVISION, same_template, template_hash};
 
 /// What is read of a pod here. There may be very many pods, so whoever asks about rollouts decodes no more of them.
-pub static READ: LazyLock<Outline> = LazyLock::new(|| {
-    Outline::new(&[
+pub static READ: LazyLock<Fields> = LazyLock::new(|| {
+    Fields::only([
         "metadata.name",
         "metadata.namespace",
         "metadata.uid",
@@ -41,7 +41,7 @@ pub static READ: LazyLock<Outline> = LazyLock::new(|| {
         "spec.nodeName",
         "status.phase",
         "status.conditions",
-        "status.containerStatuses",
+        "status.containerStatuses.restartCount",
     ])
 });
 

@@ -54,7 +54,7 @@ fn what_is_read_of_a_pod_is_as_in_the_whole() {
         },
     });
     let object = || Draft::new(kind_of::<Pod>(), value.clone()).seal(7);
-    let part = object().outline::<Pod>(&READ).unwrap();
+    let part = object().part::<Pod>(&READ).unwrap();
     let whole = object().typed::<Pod>().unwrap();
     let facts = |pod: &Pod| {
         let crowds = BTreeMap::from([("h1".to_owned(), 2)]);
