@@ -283,14 +283,10 @@ impl Look<'_> {
     fn in_the_way(&self, health: &mut Health, children: &Children, newest: Option<&str>) {
         for pod in &children.pods {
             let old = pod.meta.controller().is_none_or(|owner| Some(owner.uid.as_str()) != newest);
-            let Some(pod) = pod.typed::<Pod>().ok().filter(|pod| old && !rollout::ended(pod)) else {
-                continue;
-            };
-            let host = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or("");
-            if self.unreachable.contains(host) {
-                let name = pod.metadata.name.as_deref().unwrap_or("");
+            let host = pod.field("spec.nodeName");
+            if old && !pod.ended() && self.unreachable.contains(host) {
                 health.state = health.state.max(State::Unknown);
-                health.on.push(format!("old pod {name} to be gone: host {host} does not answer"));
+                health.on.push(format!("old pod {} to be gone: host {host} does not answer", pod.key.name));
             }
         }
     }
