@@ -297,9 +297,9 @@ impl Look<'_> {
             .pods
             .iter()
             .filter(|pod| pod.meta.controller().is_some_and(|o| o.uid == owner) && !pod.meta.deleting())
-            .filter_map(|pod| pod.typed::<Pod>().ok())
             // A pod that ended is replaced by its controller.
-            .filter(|pod| !rollout::ended(pod))
+            .filter(|pod| !pod.ended())
+            .filter_map(|pod| pod.part::<Pod>(&rollout::READ).ok())
             .map(|pod| self.pod(&pod))
             .collect();
         found.sort_by_key(|h| std::cmp::Reverse(h.state));

@@ -27,7 +27,8 @@ pub use claim::{Claim, adopted, claim, matches, released};
 pub use fit::{Bounds, bounds};
 pub use revision::{POD_TEMPLATE_HASH, REVISION, same_template, template_hash};
 
-/// What is read of a pod here. There may be very many pods, so whoever asks about rollouts decodes no more of them.
+/// What is read of a pod here, and by who asks how well it is (`plan::health`). There may be very many pods, so no more of them is decoded
+/// for that.
 pub static READ: LazyLock<Fields> = LazyLock::new(|| {
     Fields::only([
         "metadata.name",
@@ -39,9 +40,7 @@ pub static READ: LazyLock<Fields> = LazyLock::new(|| {
         "metadata.creationTimestamp",
         "metadata.deletionTimestamp",
         "spec.nodeName",
-        "status.phase",
-        "status.conditions",
-        "status.containerStatuses.restartCount",
+        "status",
     ])
 });
 
