@@ -245,8 +245,8 @@ impl Node {
     }
 }
 
-/// Where the value that begins at a place ends.
-fn pass(json: &[u8], mut at: usize) -> Option<usize> {
+/// Where the value that begins at a place ends. `None`: it does not.
+pub(super) fn pass(json: &[u8], mut at: usize) -> Option<usize> {
     match json.get(at)? {
         b'"' => pass_text(json, at),
         b'{' | b'[' => {

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::Kind;
+use super::{Kind, fields};
 
 /// The row of a record that begins as a draft writes it; of any other, and of a kind that is not in the program, none.
 pub(super) fn kind(json: &[u8]) -> Option<&'static Kind> {
@@ -26,22 +26,11 @@ fn text_after<'a>(json: &'a [u8], name: &[u8]) -> Option<(&'a str, &'a [u8])> {
 pub(super) fn unmanaged(json: &[u8]) -> Cow<'_, [u8]> {
     const NAME: &[u8] = b",\"managedFields\":[";
     let Some(start) = json.windows(NAME.len()).position(|w| w == NAME) else { return Cow::Borrowed(json) };
-    let (mut depth, mut text, mut escaped) = (1, false, false);
-    let list = &json[start + NAME.len()..];
-    for (at, byte) in list.iter().enumerate() {
-        match (text, *byte) {
-            (true, _) if escaped => escaped = false,
-            (true, b'\\') => escaped = true,
-            (_, b'"') => text = !text,
-            (false, b'[' | b'{') => depth += 1,
-            (false, b']' | b'}') => depth -= 1,
-            _ => {}
-        }
-        if depth == 0 {
-            return Cow::Owned([&json[..start], &list[at + 1..]].concat());
-        }
+    // What has no end is left alone.
+    match fields::pass(json, start + NAME.len() - 1) {
+        Some(end) => Cow::Owned([&json[..start], &json[end..]].concat()),
+        None => Cow::Borrowed(json),
     }
-    Cow::Borrowed(json)
 }
 
 /// How often a container of a pod was restarted at most.
