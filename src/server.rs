@@ -28,20 +28,13 @@ use crate::control::{self, Ids};
 use crate::git::Mirrors;
 use crate::object::admit::{self, Stamp};
 use crate::object::ours::{Application, SYSTEM_NAMESPACE};
-use crate::object::{Key, Packer, kind_of};
+use crate::object::{Key, kind_of};
 pub use crate::store::Retention;
 use crate::store::{ConflictKind, Store, Txn};
 use crate::{clock, store};
 
 /// How long a typed object is kept at least: loops that look at the same version do so within milliseconds.
 const DECODED_FOR: Duration = Duration::from_secs(1);
-/// How long JSON stays as it was written at least.
-const NEW_FOR: Duration = Duration::from_secs(5);
-/// Fewer writes are not looked at: a small server has room, and need not know how to pack.
-const PACKED_FROM: u64 = 4096;
-/// So many are packed, in half a millisecond, before others may go on; and for how long they may. All of 50,000 pods take some seconds.
-const PACKED_AT_ONCE: usize = 64;
-const PACK_PAUSE: Duration = Duration::from_millis(2);
 /// Namespaces that are always there.
 const NAMESPACES: [&str; 4] = ["default", "kube-system", auth::LEASE_NAMESPACE, SYSTEM_NAMESPACE];
 /// The name of the Application that the command line describes.
@@ -187,7 +180,7 @@ pub async fn start(options: Options, stop: CancellationToken) -> anyhow::Result<
     let mut loops = control::loops(&chosen);
     loops.push(Box::new(ReleaseLoop::new(Box::new(Fetcher::new(mirrors)))));
     tokio::spawn(let_go(stop.clone()));
-    tokio::spawn(pack(store.clone(), stop.clone()));
+    tokio::spawn(store.clone().pack(stop.clone()));
     let loops = tokio::spawn(control::drive(loops, store.clone(), stop.clone().cancelled_owned()));
     tracing::info!(%address, "the server is ready");
     Ok(Server {
@@ -209,26 +202,6 @@ async fn let_go(stop: CancellationToken) {
     let mut ticks = tokio::time::interval(DECODED_FOR);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         crate::object::decoded::age();
-    }
-}
-
-/// Packs the JSON of versions that are not new any more. Most of what was written a few seconds ago is never read again, or was replaced.
-async fn pack(store: Store, stop: CancellationToken) {
-    let mut packer = Packer::default();
-    let (mut packed, mut known) = (0, store.revision());
-    let mut ticks = tokio::time::interval(NEW_FOR);
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        while known - packed >= PACKED_FROM {
-            let (old, reached) = store.written(packed, known);
-            for some in old.chunks(PACKED_AT_ONCE) {
-                some.iter().for_each(|object| object.pack(&mut packer));
-                if stop.run_until_cancelled(tokio::time::sleep(PACK_PAUSE)).await.is_none() {
-                    return;
-                }
-            }
-            packed = reached;
-        }
-        known = store.revision();
     }
 }
 

@@ -1,7 +1,7 @@
 //! Forgets what nobody needs any more: old events, expired join tokens, pods that have ended long ago, and pods whose node does not
 //! exist.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -24,6 +24,9 @@ const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 pub(super) struct Forget {
     cursor: Cursor,
     keys: Keys,
+    /// Events, and when to look at each for the first time: in the order in which they were made, which is that of their ends but for those
+    /// that were written again. There may be very many, and a timer among [`Keys`] takes four times the room.
+    events: VecDeque<(Timestamp, Key)>,
     /// How many pods that have ended are kept.
     keep_ended: usize,
     pods: Pods,
@@ -39,7 +42,7 @@ struct Pods {
 
 impl Forget {
     pub(super) fn new(keep_ended: usize) -> Self {
-        Forget { cursor: Cursor::default(), keys: Keys::default(), keep_ended, pods: Pods::default() }
+        Forget { cursor: Cursor::default(), keys: Keys::default(), events: VecDeque::new(), keep_ended, pods: Pods::default() }
     }
 
     fn notice(&mut self, view: &View, key: &Key, new: Option<&Arc<Object>>) {
@@ -63,9 +66,15 @@ impl Forget {
             } else {
                 self.pods.stranded.remove(key);
             }
-        } else if key.kind == kind_of::<Event>() || key.kind == kind_of::<Secret>() {
+        } else if key.kind == kind_of::<Secret>() {
             self.keys.add(key.clone());
         }
+    }
+
+    /// No write makes an event end earlier, so it is enough to look when the first one is an hour old.
+    fn line_up(&mut self, event: &Object, now: Timestamp) {
+        let created = event.meta.creation_timestamp.as_ref().and_then(|at| at.parse().ok()).unwrap_or(now);
+        self.events.push_back((created.checked_add(EVENT_LIFE).unwrap_or(Timestamp::MAX), event.key.clone()));
     }
 }
 
@@ -78,11 +87,14 @@ impl Loop for Forget {
         match self.cursor.news(cx.store) {
             News::Everything(view) => {
                 self.pods = Pods::default();
-                for kind in [kind_of::<Event>(), kind_of::<Secret>(), kind_of::<Pod>()] {
+                for kind in [kind_of::<Secret>(), kind_of::<Pod>()] {
                     for object in view.list(kind) {
                         self.notice(&view, &object.key, Some(object));
                     }
                 }
+                self.events.clear();
+                view.list(kind_of::<Event>()).for_each(|event| self.line_up(event, cx.now));
+                self.events.make_contiguous().sort_unstable();
             }
             News::Changes(changes) => {
                 let view = cx.store.view();
@@ -90,6 +102,11 @@ impl Loop for Forget {
                     let node_stays = change.key.kind == kind_of::<Node>() && change.old.is_some() && change.new.is_some();
                     if !node_stays || out_of_service(change.new.as_ref()) {
                         self.notice(&view, &change.key, change.new.as_ref());
+                    }
+                    if let (Some(event), None) = (&change.new, &change.old)
+                        && change.key.kind == kind_of::<Event>()
+                    {
+                        self.line_up(event, cx.now);
                     }
                 }
             }
@@ -107,8 +124,12 @@ impl Loop for Forget {
                 }
             }
         }
+        while self.events.front().is_some_and(|(at, _)| *at <= cx.now) {
+            self.events.pop_front().into_iter().for_each(|(_, event)| self.keys.add(event));
+        }
+        let first = Next::at(self.events.front().map(|(at, _)| *at));
         let pods = &mut self.pods;
-        self.keys.run("forget", cx.now, |key| look(cx, key, pods))
+        Ok(self.keys.run("forget", cx.now, |key| look(cx, key, pods))?.or(first))
     }
 }
 

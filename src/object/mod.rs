@@ -241,6 +241,11 @@ impl Object {
     pub fn size(&self) -> usize {
         self.text.size()
     }
+    /// How many bytes of JSON are in memory.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.text.held()
+    }
     /// Lets its JSON take less room from now on. What it says stays the same.
     pub fn pack(&self, packer: &mut Packer) {
         packer.pack(&self.key, &self.text);

@@ -47,6 +47,15 @@ impl Text {
     pub(super) fn size(&self) -> usize {
         self.size as usize
     }
+
+    /// How much of it is in memory.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        match &*self.form.lock() {
+            Form::Plain(json) => json.len(),
+            Form::Packed { packed, .. } => packed.len(),
+        }
+    }
 }
 
 /// Packs texts. It remembers what it may point into.
@@ -153,13 +162,6 @@ mod tests {
         (Key::of::<k8s_openapi::api::core::v1::Pod>("shop", &format!("web-{nth}")), Text::new(json.into()))
     }
 
-    fn held(text: &Text) -> usize {
-        match &*text.form.lock() {
-            Form::Plain(json) => json.len(),
-            Form::Packed { packed, .. } => packed.len(),
-        }
-    }
-
     #[test]
     fn texts_that_say_the_same_take_little_room_and_are_read_as_they_were() {
         let pods: Vec<(Key, Text)> = (0..100).map(pod).collect();
@@ -169,11 +171,11 @@ mod tests {
         for _ in 0..2 {
             pods.iter().for_each(|(key, text)| packer.pack(key, text));
         }
-        assert_eq!(held(&pods[0].1), before[0].len(), "the first is the model of the others");
+        assert_eq!(pods[0].1.held(), before[0].len(), "the first is the model of the others");
         for ((_, text), json) in pods.iter().zip(&before).skip(1) {
-            assert!(held(text) < json.len() / 10, "{} of {}", held(text), json.len());
+            assert!(text.held() < json.len() / 10, "{} of {}", text.held(), json.len());
             assert_eq!((&text.json(), text.size()), (json, json.len()));
-            assert!(held(text) < json.len() / 10, "reading leaves it packed");
+            assert!(text.held() < json.len() / 10, "reading leaves it packed");
         }
     }
 
@@ -192,7 +194,7 @@ mod tests {
         let before: Vec<Bytes> = texts.iter().map(|(_, text)| text.json()).collect();
         let mut packer = Packer::default();
         texts.iter().for_each(|(key, text)| packer.pack(key, text));
-        assert!(texts.iter().zip(&before).all(|((_, text), json)| held(text) == json.len() && text.json() == *json));
+        assert!(texts.iter().zip(&before).all(|((_, text), json)| text.held() == json.len() && text.json() == *json));
         let remembered: usize = packer.models.values().map(VecDeque::len).sum();
         assert_eq!(remembered, Packer::MODELS, "what did not help is forgotten");
     }
@@ -205,7 +207,7 @@ mod tests {
         for (key, size) in [(lease, 1000), (short, 100)] {
             let texts: Vec<Text> = (0..3).map(|_| Text::new(" ".repeat(size).into())).collect();
             texts.iter().for_each(|text| packer.pack(&key, text));
-            assert!(texts.iter().all(|text| held(text) == size));
+            assert!(texts.iter().all(|text| text.held() == size));
         }
     }
 }

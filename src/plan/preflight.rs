@@ -234,32 +234,12 @@ fn room(input: &Input<'_>, origins: &BTreeMap<&Key, &Origin>, problems: &mut Vec
         passing.push("no host has joined yet".to_owned());
         return;
     }
-    // Anywhere: every host empty, and as if all of them were well.
-    let mut empty = Cluster::new();
-    input.nodes.iter().for_each(|node| empty.set_node(&recovered(node)));
-    let mut scheduler_alone = scheduler();
-    // What never fits is only known when every host has said how large it is.
-    let spoken = input.nodes.iter().all(|node| has_spoken(node));
-    let mut impossible = BTreeSet::new();
-    for workload in &changed {
-        let pod = alone(workload.pod(0));
-        let decision = scheduler_alone.decide(&mut empty, &pod);
-        empty.remove_pod(&(workload.key.namespace.to_string(), pod.metadata.name.clone().unwrap_or_default()));
-        if let Decision::Wait(why) = decision {
-            if spoken {
-                let origin = origins.get(&workload.key).copied().cloned().unwrap_or_default();
-                problems.push(problem(&origin, format!("no host can ever run a pod of {}: {why}", workload.name())));
-            } else {
-                passing.push(format!("no host that has said what it has can run a pod of {}: {why}", workload.name()));
-            }
-            impossible.insert(&workload.key);
-        }
-    }
+    let impossible = nowhere(input.nodes, &changed, origins, problems, passing);
     // Now, in the end: what runs, without the pods that will be replaced, and with all new ones.
     let mut there: BTreeMap<&Key, i32> = BTreeMap::new();
     let by_key: BTreeMap<&Key, &Workload> = changed.iter().map(|w| (&w.key, w)).collect();
     let mut replaced: Vec<PodName> = Vec::new();
-    let mut beside = (input.running)(&mut |pod, workload| {
+    let mut cluster = (input.running)(&mut |pod, workload| {
         let stays = match by_key.get(workload) {
             None => true,
             // One that is as the new ones are to be serves already: a revert, or another number of the same.
@@ -275,19 +255,21 @@ fn room(input: &Input<'_>, origins: &BTreeMap<&Key, &Origin>, problems: &mut Vec
             replaced.push((name(&pod.metadata.namespace), name(&pod.metadata.name)));
         }
     });
-    let mut after = beside.clone();
-    replaced.iter().for_each(|name| after.remove_pod(name));
-    let (mut scheduler_after, mut scheduler_beside) = (scheduler(), scheduler());
-    let fit = |w: &Workload| there.get(&w.key).copied().unwrap_or(0).min(w.replicas);
-    let possible = changed.iter().filter(|w| !impossible.contains(&w.key));
-    let mut open: Vec<(&Workload, i32)> = possible.map(|w| (w, fit(w))).collect();
+    let has = |w: &Workload| there.get(&w.key).copied().unwrap_or(0);
+    let possible: Vec<&Workload> = changed.iter().filter(|w| !impossible.contains(&w.key)).collect();
+    // First beside the old pods, then without them: one picture serves both, because two of a large cluster are a lot of memory.
+    let surging = possible.iter().copied().filter(|w| w.surges && has(w) < w.replicas);
+    let crowded = no_room_beside(&mut cluster, surging);
+    replaced.iter().for_each(|name| cluster.remove_pod(name));
+    let mut scheduler = scheduler();
+    let mut open: Vec<(&Workload, i32)> = possible.into_iter().map(|w| (w, has(w).min(w.replicas))).collect();
     let mut short = BTreeMap::new();
     // In turns, because one may want to be near pods of another that come with the same commit.
     loop {
         let before = open.clone();
         for (workload, fit) in &mut open {
             while *fit < workload.replicas {
-                match scheduler_after.decide(&mut after, &workload.pod(*fit)) {
+                match scheduler.decide(&mut cluster, &workload.pod(*fit)) {
                     Decision::Place(_) => *fit += 1,
                     Decision::Wait(why) => {
                         short.insert(&workload.key, why);
@@ -304,13 +286,61 @@ fn room(input: &Input<'_>, origins: &BTreeMap<&Key, &Origin>, problems: &mut Vec
         if fit < workload.replicas {
             let why = short.get(&workload.key).map_or("", String::as_str);
             passing.push(format!("{fit} of {} pods of {} have room now: {why}", workload.replicas, workload.name()));
-        } else if workload.surges
-            && there.get(&workload.key).is_none_or(|n| *n < workload.replicas)
-            && let Decision::Wait(why) = scheduler_beside.decide(&mut beside, &workload.pod(workload.replicas))
-        {
+        } else if let Some(why) = crowded.get(&workload.key) {
             passing.push(format!("there is no room for a new pod of {} beside the old ones: {why}", workload.name()));
         }
     }
+}
+
+/// Workloads whose pods no host could run if all were empty and well.
+fn nowhere<'a>(
+    nodes: &[Arc<Node>],
+    changed: &'a [Workload],
+    origins: &BTreeMap<&Key, &Origin>,
+    problems: &mut Vec<ProblemRecord>,
+    passing: &mut Vec<String>,
+) -> BTreeSet<&'a Key> {
+    let mut empty = Cluster::new();
+    nodes.iter().for_each(|node| empty.set_node(&recovered(node)));
+    let mut scheduler = scheduler();
+    // What never fits is only known when every host has said how large it is.
+    let spoken = nodes.iter().all(|node| has_spoken(node));
+    let mut impossible = BTreeSet::new();
+    for workload in changed {
+        let pod = alone(workload.pod(0));
+        let decision = scheduler.decide(&mut empty, &pod);
+        empty.remove_pod(&(workload.key.namespace.to_string(), pod.metadata.name.clone().unwrap_or_default()));
+        if let Decision::Wait(why) = decision {
+            if spoken {
+                let origin = origins.get(&workload.key).copied().cloned().unwrap_or_default();
+                problems.push(problem(&origin, format!("no host can ever run a pod of {}: {why}", workload.name())));
+            } else {
+                passing.push(format!("no host that has said what it has can run a pod of {}: {why}", workload.name()));
+            }
+            impossible.insert(&workload.key);
+        }
+    }
+    impossible
+}
+
+/// Workloads that have no room for one more pod while their old ones are there, with the reason. The cluster is left as it was.
+fn no_room_beside<'a>(cluster: &mut Cluster, surging: impl Iterator<Item = &'a Workload>) -> BTreeMap<&'a Key, String> {
+    let mut scheduler = scheduler();
+    let mut crowded = BTreeMap::new();
+    let mut placed: Vec<PodName> = Vec::new();
+    for workload in surging {
+        let pod = workload.pod(workload.replicas);
+        match scheduler.decide(cluster, &pod) {
+            Decision::Place(_) => {
+                placed.push((workload.key.namespace.to_string(), pod.metadata.name.unwrap_or_default()));
+            }
+            Decision::Wait(why) => {
+                crowded.insert(&workload.key, why);
+            }
+        }
+    }
+    placed.iter().for_each(|name| cluster.remove_pod(name));
+    crowded
 }
 
 fn scheduler() -> Scheduler {

@@ -11,6 +11,7 @@ mod commit;
 pub mod engine;
 mod history;
 mod open;
+mod pack;
 mod replay;
 mod txn;
 mod view;
@@ -152,22 +153,6 @@ impl Store {
     /// The same of one kind.
     pub fn changes_of(&self, kind: &'static Kind, after: Revision) -> Result<Vec<Change>, Compacted> {
         Ok(self.inner.head.lock().history.after(after)?.filter(|change| change.key.kind == kind).cloned().collect())
-    }
-
-    /// Versions that were written after a revision and up to another one, of which some may be gone by now: all that exist, and of the
-    /// past what is kept. Not too many at once; up to which revision these are.
-    pub fn written(&self, after: Revision, until: Revision) -> (Vec<Arc<Object>>, Revision) {
-        const AT_ONCE: usize = 4096;
-        let head = self.inner.head.lock();
-        if let Ok(changes) = head.history.after(after) {
-            let some = changes.take_while(|change| change.revision <= until).take(AT_ONCE);
-            let some: Vec<Arc<Object>> = some.map(|change| change.object().clone()).collect();
-            let reached = some.last().filter(|_| some.len() == AT_ONCE).map_or(until, |last| last.revision);
-            return (some, reached);
-        }
-        let (view, floor) = (head.state.clone(), head.history.floor.min(until));
-        drop(head);
-        (view.all().filter(|object| object.revision > after && object.revision <= floor).cloned().collect(), floor)
     }
 
     /// Shows the newest revision as it moves. Wakes loops, but not for heartbeats and events alone: of those there may be hundreds a

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use parking_lot::Mutex;
@@ -17,7 +18,7 @@ use super::history::{Change, History};
 use super::open::OpenError;
 use super::view::View;
 use super::writer;
-use crate::object::{Object, Revision};
+use crate::object::{Object, Packer, Revision};
 
 /// What an engine's records led to.
 pub(super) struct Replayed {
@@ -157,43 +158,56 @@ fn half(id: &RecordId, of: u32) -> String {
 /// What a record became.
 type Read = (Record, serde_json::Result<Object>);
 
+/// So many bytes of JSON stay as they were read. What comes after them is packed on the way, though packing takes longer than reading: of a
+/// store that is larger than this the whole would be in memory twice over, in the moment in which everybody comes back.
+const PLAIN: usize = if cfg!(test) { 1 << 20 } else { 256 << 20 };
+
 /// Reads all records and what they hold, in order.
 fn read(engine: &mut dyn Engine, take: &mut dyn FnMut(Record, serde_json::Result<Object>)) -> Result<(), EngineError> {
     /// So many are read sooner than a thread is started for them.
     const PIECE: usize = 2048;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
-        let (to_do, open) = mpsc::channel::<(usize, Vec<Record>)>();
+        // The disk is no further ahead than this.
+        let (to_do, open) = mpsc::sync_channel::<(usize, Vec<Record>)>(2 * processors);
         let (done, ready) = mpsc::channel::<(usize, Vec<Read>)>();
-        let open = Arc::new(Mutex::new(open));
-        let start = || {
+        let mut start = Some(move || {
+            let (open, plain) = (Arc::new(Mutex::new(open)), Arc::new(AtomicUsize::new(0)));
             for _ in 0..processors {
-                let (open, done) = (open.clone(), done.clone());
+                let (open, done, plain) = (open.clone(), done.clone(), plain.clone());
                 scope.spawn(move || {
+                    let mut packer = Packer::default();
                     let next = || open.lock().recv();
                     while let Ok((nth, piece)) = next() {
+                        let piece: Vec<Read> = piece.into_iter().map(hold).collect();
+                        let objects = piece.iter().filter_map(|(_, object)| object.as_ref().ok());
+                        if plain.fetch_add(objects.clone().map(Object::size).sum(), Ordering::Relaxed) > PLAIN {
+                            objects.for_each(|object| object.pack(&mut packer));
+                        }
                         // Nobody listens any more when the disk failed.
-                        let _ = done.send((nth, piece.into_iter().map(hold).collect()));
+                        let _ = done.send((nth, piece));
                     }
                 });
             }
-        };
+        });
         let mut order = Order { next: 0, early: BTreeMap::new(), take };
         let mut piece = Vec::new();
         let mut pieces = 0;
         engine.records(&mut |record| {
             piece.push(record);
             if piece.len() == PIECE {
-                if pieces == 0 {
-                    start();
-                }
-                // There are readers, and they end only when this channel does.
-                let _ = to_do.send((pieces, std::mem::take(&mut piece)));
+                start.take().into_iter().for_each(|start| start());
+                let mut next = (pieces, std::mem::take(&mut piece));
                 pieces += 1;
+                // There are readers, and they end only when this channel does.
+                while let Err(mpsc::TrySendError::Full(later)) = to_do.try_send(next) {
+                    next = later;
+                    ready.recv().into_iter().for_each(|(nth, read)| order.put(nth, read));
+                }
                 ready.try_iter().for_each(|(nth, read)| order.put(nth, read));
             }
         })?;
-        drop((to_do, done));
+        drop((to_do, start));
         let rest = (pieces, piece.into_iter().map(hold).collect());
         ready.into_iter().chain([rest]).for_each(|(nth, read)| order.put(nth, read));
         Ok(())

@@ -15,7 +15,7 @@ use super::cluster::{Cluster, Host};
 use super::demand::{Demand, Inclusion};
 use super::filter::obstacles;
 use super::preempt::Costs;
-use super::score::{Score, score};
+use super::score::{Score, Worth, worth};
 use super::tally::Opinion;
 
 /// Where the numbers of a rule come from.
@@ -108,28 +108,28 @@ struct Domain {
 }
 
 /// Worth, and name: the best last, and among equals the first name.
-pub(super) type Rank = (Score, Reverse<Arc<str>>);
+type Rank<W> = (W, Reverse<Arc<str>>);
 
 /// Nodes of which rules about other pods say the same.
 #[derive(Debug, Default)]
 struct Group {
     /// For each topology, which domain; `None` for nodes without the label.
     domains: Vec<Option<usize>>,
-    ranked: BTreeSet<Rank>,
+    ranked: BTreeSet<Rank<Worth>>,
     /// How much the pods around are liked, and how uneven things would be; or what is against it.
     standing: Option<Result<(i64, i64), &'static str>>,
     /// What stands for it among the groups.
-    top: Option<Rank>,
+    top: Option<Rank<Score>>,
 }
 
-/// What is known of a node.
+/// What is known of a node. There is one for each node in each class, so it has no room to spare.
 #[derive(Debug)]
 struct Look {
     name: Arc<str>,
     group: usize,
     /// For which spreading rules it counts.
-    eligible: Vec<usize>,
-    fits: Result<Score, Vec<Arc<str>>>,
+    eligible: Box<[usize]>,
+    fits: Result<Worth, Box<[Arc<str>]>>,
 }
 
 /// A class of like pods.
@@ -151,7 +151,7 @@ pub(super) struct Class {
     groups: Vec<Group>,
     group_ids: BTreeMap<Vec<Option<usize>>, usize>,
     /// The best node of each group that nothing is against.
-    ranked: BTreeSet<(Rank, usize)>,
+    ranked: BTreeSet<(Rank<Score>, usize)>,
     /// What it would cost to make room.
     pub(super) costs: Option<Costs>,
     pub(super) used: u64,
@@ -217,7 +217,9 @@ impl Class {
                         self.recount(cluster, domain, &mut dirty);
                     }
                 }
-                self.look(cluster, id, strategy, &mut dirty);
+                if let Some((group, rank)) = self.look(cluster, id, strategy, &mut dirty) {
+                    self.groups[group].ranked.insert(rank);
+                }
                 cluster.evaluations += 1;
             }
         }
@@ -236,12 +238,20 @@ impl Class {
         (self.reasons, self.domain_ids, self.group_ids, self.ranked) = Default::default();
         (self.looks, self.domains, self.groups) = Default::default();
         (self.read, self.epoch, self.version) = (cluster.position(), cluster.epoch, cluster.tallies.version);
-        let mut dirty = BTreeSet::new();
+        self.looks.reserve_exact(cluster.hosts.len());
+        let mut ranks: Vec<(usize, Rank<Worth>)> = Vec::new();
         for id in 0..cluster.hosts.len() {
             if cluster.hosts[id].known {
-                self.look(cluster, id, strategy, &mut dirty);
+                ranks.extend(self.look(cluster, id, strategy, &mut BTreeSet::new()));
                 cluster.evaluations += 1;
             }
+        }
+        // A set that is made of what is in order at once takes half the room of one that it is put into.
+        ranks.sort_unstable();
+        let mut ranks = ranks.into_iter().peekable();
+        while let Some(group) = ranks.peek().map(|(group, _)| *group) {
+            self.groups[group].ranked =
+                std::iter::from_fn(|| ranks.next_if(|(of, _)| *of == group)).map(|(_, rank)| rank).collect();
         }
         self.settle(cluster, (0..self.groups.len()).collect());
     }
@@ -348,8 +358,8 @@ impl Class {
             }
         }
         match look.fits {
-            Ok(score) => {
-                group.ranked.remove(&(score, Reverse(look.name)));
+            Ok(worth) => {
+                group.ranked.remove(&(worth, Reverse(look.name)));
                 dirty.insert(look.group);
             }
             Err(reasons) => {
@@ -365,8 +375,14 @@ impl Class {
         }
     }
 
-    /// Looks at a node.
-    fn look(&mut self, cluster: &Cluster, id: usize, strategy: Strategy, dirty: &mut BTreeSet<usize>) {
+    /// Looks at a node. If it fits: into which group it belongs, and where.
+    fn look(
+        &mut self,
+        cluster: &Cluster,
+        id: usize,
+        strategy: Strategy,
+        dirty: &mut BTreeSet<usize>,
+    ) -> Option<(usize, Rank<Worth>)> {
         let host = &cluster.hosts[id];
         let domains: Vec<Option<usize>> = (0..self.topologies.len()).map(|t| self.domain(cluster, host, t)).collect();
         let group = match self.group_ids.get(&domains) {
@@ -399,10 +415,8 @@ impl Class {
         }
         let obstacles = obstacles(&self.demand, host);
         let fits = if obstacles.is_empty() {
-            let score = score(&self.demand, &host.name, host, strategy);
-            self.groups[group].ranked.insert((score.clone(), Reverse(host.name.clone())));
             dirty.insert(group);
-            Ok(score)
+            Ok(worth(&self.demand, &host.name, host, strategy))
         } else {
             let mut note = |reason: String| {
                 let reason: Arc<str> = match self.reasons.get_key_value(reason.as_str()) {
@@ -417,7 +431,9 @@ impl Class {
         if self.looks.len() <= id {
             self.looks.resize_with(id + 1, || None);
         }
-        self.looks[id] = Some(Look { name: host.name.clone(), group, eligible, fits });
+        let place = fits.as_ref().ok().map(|worth| (group, (*worth, Reverse(host.name.clone()))));
+        self.looks[id] = Some(Look { name: host.name.clone(), group, eligible: eligible.into(), fits });
+        place
     }
 
     /// Says of each group that changed what its rules make of it now.
@@ -445,7 +461,7 @@ impl Class {
             let standing = self.standing(number);
             let group = &mut self.groups[number];
             let top = match (standing, group.ranked.last()) {
-                (Ok((liking, uneven)), Some((score, name))) => Some((score.among(liking, uneven), name.clone())),
+                (Ok((liking, uneven)), Some((worth, name))) => Some((worth.among(liking, uneven), name.clone())),
                 _ => None,
             };
             group.standing = Some(standing);
@@ -536,8 +552,8 @@ impl Class {
         let mut names = Vec::new();
         for (_, group) in groups {
             let ranked = &self.groups[*group].ranked;
-            let top = ranked.last().map(|(score, _)| score);
-            names.extend(ranked.iter().rev().take_while(|(score, _)| Some(score) == top).map(|(_, name)| name.0.clone()));
+            let top = ranked.last().map(|(worth, _)| worth);
+            names.extend(ranked.iter().rev().take_while(|(worth, _)| Some(worth) == top).map(|(_, name)| name.0.clone()));
         }
         names.sort_unstable();
         names

@@ -92,8 +92,11 @@ pub struct Scheduler {
     turn: u64,
 }
 
-/// How many classes are remembered. Each costs a few hundred bytes per node; a cluster rarely has more pending kinds of pods at once.
+/// How many classes are remembered. A cluster rarely has more pending kinds of pods at once.
 const CLASSES: usize = 256;
+/// How many looks at nodes are remembered, of all classes together: each costs some 110 bytes, which are 44 MB. Of a cluster of 5,000 nodes
+/// these are 80 classes.
+const LOOKS: usize = 400_000;
 /// How many are remembered when there was nothing to do for a while.
 const CLASSES_AT_REST: usize = 8;
 
@@ -191,7 +194,8 @@ impl Scheduler {
     fn know(&mut self, class: &str, cluster: &mut Cluster, pod: &Pod) -> &mut Class {
         self.turn += 1;
         if !self.classes.contains_key(class) {
-            self.forget(cluster, CLASSES - 1);
+            let most = LOOKS / cluster.hosts.len().max(1);
+            self.forget(cluster, most.clamp(CLASSES_AT_REST, CLASSES) - 1);
         }
         let known = self.classes.entry(class.to_owned()).or_insert_with(|| Class::new(Demand::of(pod)));
         known.used = self.turn;

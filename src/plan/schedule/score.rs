@@ -7,24 +7,40 @@ use super::cluster::Host;
 use super::demand::{Demand, term_holds};
 use super::filter::tolerated;
 
-/// What a node is worth for a pod, the best last. The order of the fields is the policy: to change it, move a line.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Score {
+/// What a node by itself is worth for a pod, the best last: without what is said of its group. The order of the fields is the policy: to
+/// change it, move a line, here and in [`Score`]. One is kept for each node and class, so the numbers are small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Worth {
     /// `PreferNoSchedule` taints that the pod does not tolerate.
-    taints: Reverse<usize>,
+    taints: Reverse<u32>,
     /// Weights of the affinities that the node fulfils.
+    preference: i32,
+    /// What the strategy says.
+    strategy: (i32, i32, i32),
+}
+
+/// What a node is worth among all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Score {
+    taints: Reverse<u32>,
+    /// With how much the pods around it are liked.
     preference: i64,
     /// How uneven the pod would make the domains that it wishes to be even.
     uneven: Reverse<i64>,
-    /// What the strategy says.
-    strategy: (i64, i64, i64),
+    strategy: (i32, i32, i32),
 }
 
-impl Score {
+impl Worth {
     /// With what the pods around the node add to it.
-    pub(super) fn among(&self, liking: i64, uneven: i64) -> Score {
-        Score { preference: self.preference + liking, uneven: Reverse(uneven), ..self.clone() }
+    pub(super) fn among(self, liking: i64, uneven: i64) -> Score {
+        let preference = i64::from(self.preference) + liking;
+        Score { taints: self.taints, preference, uneven: Reverse(uneven), strategy: self.strategy }
     }
+}
+
+/// A number that is never near the bounds.
+fn small<N: TryInto<i32>>(number: N) -> i32 {
+    number.try_into().unwrap_or(i32::MAX)
 }
 
 /// What share of a node is taken once the pod is there, in thousandths: processors and memory on average.
@@ -47,24 +63,19 @@ fn taken(demand: &Demand, host: &Host) -> i64 {
     if counted == 0 { 0 } else { shares / counted }
 }
 
-/// The part of a node's worth that changes only with the node itself.
-pub(super) fn score(demand: &Demand, name: &str, host: &Host, strategy: Strategy) -> Score {
+/// What a node is worth, which changes only with the node itself.
+pub(super) fn worth(demand: &Demand, name: &str, host: &Host, strategy: Strategy) -> Worth {
     let unwanted = |t: &&k8s_openapi::api::core::v1::Taint| t.effect == "PreferNoSchedule" && !tolerated(&demand.tolerations, t);
     let siblings = host.owners.get(&demand.owner).copied().unwrap_or(0);
-    Score {
-        taints: Reverse(host.facts.taints.iter().filter(unwanted).count()),
-        preference: demand
-            .preferred
-            .iter()
-            .filter(|(_, term)| term_holds(term, name, &host.facts.labels))
-            .map(|(weight, _)| weight)
-            .sum(),
-        uneven: Reverse(0),
+    let liked = demand.preferred.iter().filter(|(_, term)| term_holds(term, name, &host.facts.labels));
+    Worth {
+        taints: Reverse(host.facts.taints.iter().filter(unwanted).count().try_into().unwrap_or(u32::MAX)),
+        preference: small(liked.map(|(weight, _)| weight).sum::<i64>()),
         strategy: match strategy {
             // Fewest of the same owner, then the emptiest, then the fewest pods.
-            Strategy::Spread => (-siblings, -taken(demand, host), -host.pods),
+            Strategy::Spread => (-small(siblings), -small(taken(demand, host)), -small(host.pods)),
             // The fullest on which it fits.
-            Strategy::Binpack => (taken(demand, host), host.pods, 0),
+            Strategy::Binpack => (small(taken(demand, host)), small(host.pods), 0),
             // Decided among the best afterwards.
             Strategy::Random | Strategy::RoundRobin => (0, 0, 0),
         },

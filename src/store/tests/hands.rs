@@ -65,3 +65,25 @@ fn dropping_the_last_handle_writes_what_is_queued_and_releases_no_revision() {
     assert_eq!(again.revision(), revision, "an orderly end needs no reservation");
     assert!(again.get(&Key::of::<k8s_openapi::api::coordination::v1::Lease>("kube-node-lease", "n")).is_some());
 }
+
+#[test]
+fn of_very_many_records_most_are_packed_while_they_are_read_and_say_what_they_said() {
+    let words = (0..100).map(|word| format!("what every pod of the shop says, {word}")).collect::<Vec<_>>();
+    let wordy = |nth: usize| {
+        let name = format!("web-{nth}");
+        let metadata =
+            json!({"namespace": "shop", "name": name, "uid": format!("uid-{nth}"), "annotations": {"words": words.concat()}});
+        Draft::new(kind_of::<Pod>(), json!({"metadata": metadata, "spec": {"containers": []}}))
+    };
+    let disk = Disk::new();
+    let store = Store::open(disk.engine()).unwrap();
+    for some in (0..10_000).collect::<Vec<usize>>().chunks(500) {
+        store.commit(txn(|t| some.iter().fold(t, |t, nth| t.create(wordy(*nth))))).unwrap();
+    }
+    let before = dump(&store.view());
+    drop(store);
+    let again = Store::open(disk.crash(0).engine()).unwrap();
+    assert_eq!(dump(&again.view()), before);
+    let packed = again.view().all().filter(|object| object.held() < object.size()).count();
+    assert!((4_000..10_000).contains(&packed), "{packed} are packed, and the first ones are not");
+}

@@ -1,275 +1,46 @@
-//! What a sync plan comes to: which pods start on which hosts, which stop, and how many serve meanwhile.
+//! A world in memory that moves as the cluster would.
 //!
-//! A world in memory, moved by the very planners that the server's loops carry out ([`super::rollout`], [`super::schedule`]). In it every
-//! image exists, every pod becomes ready at once and stops at once, and nobody else changes anything. Reality is slower and may go
-//! wrong; where it goes right it goes the same way.
+//! Not here: what there was before and what is told of how it went.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, PodCondition, PodStatus};
+use k8s_openapi::api::core::v1::{Namespace, Pod, PodCondition, PodStatus};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::rollout::deployment::{self, Member};
-use super::rollout::{active, available, bounds, ready, replica_set, stamp};
-use super::schedule::{self, Budget, Cluster, Common, Decision, PodName, Resort, Scheduler, Strategy};
-use super::sync::SyncPlan;
+use super::{Extent, Input, Move, Resident, Waves};
 use crate::object::Key;
 use crate::object::admit::assign;
+use crate::plan::rollout::deployment::{self, Member};
+use crate::plan::rollout::{active, available, bounds, ready, replica_set, stamp};
+use crate::plan::schedule::{self, Budget, Cluster, Decision, Resort, Scheduler};
 
 /// Rounds after which it is given up: a rollout of the largest allowed Deployment, one pod at a time, takes fewer.
 const MOST_ROUNDS: usize = 20_000;
 /// Time is moved on to the next thing that happens, but no further than this: progress deadlines are not what is asked about.
-const LONGEST: SignedDuration = SignedDuration::from_hours(1);
-
-/// What is read of a pod that has a host: where it is, what it takes there, to whom it belongs and how it is. Paths as in
-/// [`Fields`](crate::object::fields::Fields).
-///
-/// A picture of before may show these fields alone, of every pod that has a host and is not of a workload that changes: of those
-/// [`preflight`](super::preflight) wants to know whether they are as the new ones will be. A pod without a host is looked at as a whole.
-pub const READ: &[&str] = &[
-    "metadata.annotations.controller\\.kubernetes\\.io/pod-deletion-cost",
-    "metadata.creationTimestamp",
-    "metadata.deletionTimestamp",
-    "metadata.labels",
-    "metadata.ownerReferences.controller",
-    "metadata.ownerReferences.kind",
-    "metadata.ownerReferences.name",
-    "metadata.ownerReferences.uid",
-    "spec.affinity",
-    "spec.containers.ports",
-    "spec.containers.resources.requests",
-    "spec.hostNetwork",
-    "spec.initContainers.ports",
-    "spec.initContainers.resources.requests",
-    "spec.initContainers.restartPolicy",
-    "spec.nodeName",
-    "spec.overhead",
-    "spec.priority",
-    "status.conditions.lastTransitionTime",
-    "status.conditions.status",
-    "status.conditions.type",
-    "status.containerStatuses.restartCount",
-    "status.phase",
-];
+pub(super) const LONGEST: SignedDuration = SignedDuration::from_hours(1);
 
 type Name = (String, String);
 
-/// Objects that are written together, wave by wave.
-pub type Waves = Vec<Vec<(Key, Value)>>;
-
-/// What there is before.
-#[derive(Clone, Debug, Default)]
-pub struct Before {
-    /// Deployments.
-    pub deployments: Vec<Deployment>,
-    /// Replica sets.
-    pub sets: Vec<ReplicaSet>,
-    /// Pods that have not ended, but for residents.
-    pub pods: Vec<Arc<Pod>>,
-    /// Pods that have a host, are ready there, and are not asked to go: nearly all, where there are many.
-    pub residents: Vec<Resident>,
-    /// Namespaces: rules about other pods may choose them by their labels.
-    pub namespaces: Vec<Namespace>,
-    /// Priority classes, which say whose pods have to go for others.
-    pub classes: Vec<PriorityClass>,
-    /// Budgets for disruption, which say of whom rather not too many.
-    pub budgets: Vec<PodDisruptionBudget>,
+/// How a workload's pods have been doing.
+pub(super) struct Watched {
+    pub(super) extent: Extent,
+    /// Whether any of them moved at all.
+    pub(super) moved: bool,
 }
 
-/// A pod that runs well, and of which nothing more is looked at as long as nobody wants it to go.
-#[derive(Clone, Debug)]
-pub struct Resident {
-    /// Its namespace and name.
-    pub name: PodName,
-    /// Its host.
-    pub node: Arc<str>,
-    /// What matters to where others go.
-    pub common: Arc<Common>,
-    /// When it was created.
-    pub since: Option<Timestamp>,
-    /// The pod as JSON, at least [`READ`] of it.
-    pub json: Bytes,
-}
-
-impl Resident {
-    /// All that is known of it; `None` when that is no pod.
-    fn pod(&self) -> Option<Arc<Pod>> {
-        serde_json::from_slice(&self.json).ok().map(Arc::new)
-    }
-}
-
-/// The hosts, and what is taken on them before.
-pub fn picture(nodes: &[Node], before: &Before) -> Cluster {
-    let mut cluster = Cluster::new();
-    nodes.iter().for_each(|node| cluster.set_node(node));
-    for resident in &before.residents {
-        cluster.settle(resident.name.clone(), &resident.node, resident.common.clone(), resident.since);
-    }
-    before.pods.iter().for_each(|pod| cluster.set_pod(pod));
-    cluster
-}
-
-/// What there is before, and what is done.
-pub struct Input {
-    /// What there is.
-    pub before: Before,
-    /// The hosts, and what is taken on them ([`picture`]).
-    pub picture: Cluster,
-    /// What is written, wave by wave.
-    pub waves: Waves,
-    /// What is deleted when all waves are healthy.
-    pub prune: Vec<Key>,
-    /// How hosts are chosen.
-    pub strategy: Strategy,
-    /// For [`Strategy::Random`].
-    pub seed: u64,
-    /// The time.
-    pub now: Timestamp,
-}
-
-/// What would happen.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Foreseen {
-    /// Pods that start, in order, and stay.
-    #[serde(rename = "placement")]
-    pub starts: Vec<Move>,
-    /// Pods that stop, in order, and were there before.
-    #[serde(rename = "leaving")]
-    pub stops: Vec<Move>,
-    /// Pods that find no host.
-    #[serde(rename = "unplaced")]
-    pub waiting: Vec<Waits>,
-    /// What happens to the pods of each workload that moves.
-    pub workloads: Vec<Extent>,
-}
-
-/// One pod.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Move {
-    /// `Deployment shop/web`.
-    pub workload: String,
-    /// The host.
-    pub node: String,
-    /// The pod's name, where it has one already.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub pod: String,
-}
-
-/// Pods without a host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Waits {
-    /// `Deployment shop/web`.
-    pub workload: String,
-    /// How many.
-    pub pods: usize,
-    /// Why, in the scheduler's words.
-    pub why: String,
-}
-
-/// How many pods a workload has on the way.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Extent {
-    /// `Deployment shop/web`.
-    pub workload: String,
-    /// How many are wanted in the end.
-    pub replicas: i32,
-    /// How many serve at the worst moment.
-    pub least_available: i32,
-    /// How many there are at the fullest moment.
-    pub most: i32,
-}
-
-/// What there would be once these objects have come to rest: a picture of before, where nobody can be asked for one.
-pub fn grown(input: Input) -> Before {
-    let (now, namespaces) = (input.now, input.before.namespaces.clone());
-    let (mut world, waves, _) = World::new(input);
-    world.rouse_all();
-    // It all happened long enough ago for everything to count as available now.
-    world.now = now.checked_sub(LONGEST + LONGEST).unwrap_or(now);
-    for (key, value) in waves.iter().flatten() {
-        world.write(key, value);
-    }
-    world.settle();
-    Before {
-        deployments: world.deployments.into_values().collect(),
-        sets: world.sets.into_values().collect(),
-        pods: world.pods.into_values().collect(),
-        residents: Vec::new(),
-        namespaces,
-        classes: world.classes.into_values().collect(),
-        budgets: world.budgets.into_values().collect(),
-    }
-}
-
-/// Whether a plan may start or stop pods, where none waits for a host: otherwise nothing has to be known of pods to look ahead.
-pub fn moves(plan: &SyncPlan) -> bool {
-    let makes =
-        |key: &Key| matches!((key.kind.group, key.kind.kind), ("apps", "Deployment" | "ReplicaSet") | ("", "Pod" | "Namespace"));
-    // A namespace takes what is in it along when it goes; written, it moves nothing.
-    plan.changes().any(|change| makes(&change.name.0) && change.name.0.kind.kind != "Namespace")
-        || plan.prune.iter().any(|prune| makes(&prune.name.0))
-}
-
-/// Looks ahead.
-pub fn foresee(input: Input) -> Foreseen {
-    let (mut world, waves, prune) = World::new(input);
-    for wave in &waves {
-        for (key, value) in wave {
-            world.write(key, value);
-        }
-        world.settle();
-        if !world.waiting.is_empty() {
-            break; // the next wave waits until this one is healthy
-        }
-    }
-    if world.waiting.is_empty() && !prune.is_empty() {
-        for key in &prune {
-            world.delete(key);
-        }
-        world.settle();
-    }
-    let mut starts: Vec<Move> = Vec::new();
-    for name in &world.started {
-        if let Some(pod) = world.pods.get(name)
-            && let Some(moved) = world.placed(pod)
-        {
-            let named = pod.metadata.owner_references.as_ref().is_none_or(Vec::is_empty);
-            starts.push(Move { pod: if named { moved.pod } else { String::new() }, ..moved });
-        }
-    }
-    let stops = std::mem::take(&mut world.stopped);
-    let mut waiting: BTreeMap<(String, String), usize> = BTreeMap::new();
-    for (name, why) in &world.waiting {
-        if let Some(pod) = world.pods.get(name) {
-            *waiting.entry((world.workload(pod), why.clone())).or_default() += 1;
-        }
-    }
-    let waiting = waiting.into_iter().map(|((workload, why), pods)| Waits { workload, pods, why }).collect();
-    let workloads = world.extents.values().filter(|e| e.moved).map(|e| e.extent.clone()).collect();
-    Foreseen { starts, stops, waiting, workloads }
-}
-
-struct Watched {
-    extent: Extent,
-    moved: bool,
-}
-
-struct World {
-    now: Timestamp,
-    deployments: BTreeMap<Name, Deployment>,
-    sets: BTreeMap<Name, ReplicaSet>,
-    pods: BTreeMap<Name, Arc<Pod>>,
+/// What there is, and what has happened.
+pub(super) struct World {
+    pub(super) now: Timestamp,
+    pub(super) deployments: BTreeMap<Name, Deployment>,
+    pub(super) sets: BTreeMap<Name, ReplicaSet>,
+    pub(super) pods: BTreeMap<Name, Arc<Pod>>,
     /// Pods that nobody has looked at yet, by the uid of their controller.
     residents: BTreeMap<String, Vec<Resident>>,
     cluster: Cluster,
@@ -282,19 +53,19 @@ struct World {
     starting: BTreeSet<Name>,
     /// Pods that were asked to go and have not stopped yet.
     leaving: BTreeSet<Name>,
-    waiting: BTreeMap<Name, String>,
-    started: Vec<Name>,
+    pub(super) waiting: BTreeMap<Name, String>,
+    pub(super) started: Vec<Name>,
     /// Pods that were there before with a host.
-    stopped: Vec<Move>,
+    pub(super) stopped: Vec<Move>,
     /// Pods that were there before without one.
     late: BTreeSet<Name>,
-    extents: BTreeMap<Name, Watched>,
-    classes: BTreeMap<Name, PriorityClass>,
-    budgets: BTreeMap<Name, PodDisruptionBudget>,
+    pub(super) extents: BTreeMap<Name, Watched>,
+    pub(super) classes: BTreeMap<Name, PriorityClass>,
+    pub(super) budgets: BTreeMap<Name, PodDisruptionBudget>,
     numbers: u64,
 }
 
-fn name_of(meta: &ObjectMeta) -> Name {
+pub(super) fn name_of(meta: &ObjectMeta) -> Name {
     (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
 }
 
@@ -302,13 +73,13 @@ fn by_name<T>(list: Vec<T>, meta: impl Fn(&T) -> &ObjectMeta) -> BTreeMap<Name, 
     list.into_iter().map(|item| (name_of(meta(&item)), item)).collect()
 }
 
-fn read<T: DeserializeOwned>(value: &Value) -> Option<T> {
+pub(super) fn read<T: DeserializeOwned>(value: &Value) -> Option<T> {
     serde_json::from_value(value.clone()).ok()
 }
 
 impl World {
     /// And what is written, and what is deleted.
-    fn new(input: Input) -> (World, Waves, Vec<Key>) {
+    pub(super) fn new(input: Input) -> (World, Waves, Vec<Key>) {
         let Input { before, picture: mut cluster, waves, prune, strategy, seed, now } = input;
         for namespace in &before.namespaces {
             let name = namespace.metadata.name.as_deref().unwrap_or_default();
@@ -361,7 +132,7 @@ impl World {
         }
     }
 
-    fn rouse_all(&mut self) {
+    pub(super) fn rouse_all(&mut self) {
         while let Some(owner) = self.residents.first_key_value().map(|(owner, _)| owner.clone()) {
             self.rouse(&owner);
         }
@@ -383,7 +154,7 @@ impl World {
     }
 
     /// Names the thing that a person wrote and that this pod comes from.
-    fn workload(&self, pod: &Pod) -> String {
+    pub(super) fn workload(&self, pod: &Pod) -> String {
         let (namespace, name) = name_of(&pod.metadata);
         let controller = |meta: &ObjectMeta| meta.owner_references.iter().flatten().find(|o| o.controller == Some(true)).cloned();
         let Some(owner) = controller(&pod.metadata) else { return format!("Pod {namespace}/{name}") };
@@ -394,7 +165,7 @@ impl World {
         }
     }
 
-    fn placed(&self, pod: &Pod) -> Option<Move> {
+    pub(super) fn placed(&self, pod: &Pod) -> Option<Move> {
         let node = pod.spec.as_ref()?.node_name.clone().filter(|n| !n.is_empty())?;
         Some(Move { workload: self.workload(pod), node, pod: pod.metadata.name.clone().unwrap_or_default() })
     }
@@ -411,7 +182,7 @@ impl World {
         meta.generation = Some(before.and_then(|b| b.generation).unwrap_or(0) + 1);
     }
 
-    fn write(&mut self, key: &Key, value: &Value) {
+    pub(super) fn write(&mut self, key: &Key, value: &Value) {
         let name: Name = (key.namespace.to_string(), key.name.to_string());
         match (key.kind.group, key.kind.kind) {
             ("apps", "Deployment") => {
@@ -446,7 +217,7 @@ impl World {
         }
     }
 
-    fn delete(&mut self, key: &Key) {
+    pub(super) fn delete(&mut self, key: &Key) {
         let name: Name = (key.namespace.to_string(), key.name.to_string());
         match (key.kind.group, key.kind.kind) {
             ("", "Namespace") => {
@@ -580,7 +351,7 @@ impl World {
     }
 
     /// Lets everything that was touched come to rest.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         let deadline = self.now.checked_add(LONGEST).unwrap_or(self.now);
         for _ in 0..MOST_ROUNDS {
             let mut again: Vec<Timestamp> = Vec::new();
@@ -771,150 +542,4 @@ fn become_ready(pod: &mut Pod, now: Timestamp) {
         ..PodCondition::default()
     };
     pod.status = Some(PodStatus { phase: Some("Running".to_owned()), conditions: Some(vec![ready]), ..PodStatus::default() });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::object::fields::Fields;
-    use crate::object::{Kind, admit};
-    use serde_json::json;
-
-    fn node(name: &str, cpu: &str) -> Node {
-        let amounts = json!({"cpu": cpu, "memory": "8Gi", "pods": "110"});
-        read(&json!({"metadata": {"name": name}, "status": {"allocatable": amounts, "conditions": [{"type": "Ready", "status": "True"}]}})).unwrap()
-    }
-
-    fn deployment(name: &str, replicas: i32, image: &str, cpu: &str, strategy: Value) -> (Key, Value) {
-        let kind = Kind::of("apps/v1", "Deployment").unwrap();
-        let mut value = json!({
-            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": "shop"},
-            "spec": {
-                "replicas": replicas, "selector": {"matchLabels": {"app": name}}, "strategy": strategy,
-                "template": {
-                    "metadata": {"labels": {"app": name}},
-                    "spec": {"containers": [{"name": "c", "image": image, "resources": {"requests": {"cpu": cpu}}}]},
-                },
-            },
-        });
-        admit::prepare(kind, &mut value);
-        (Key::new(kind, "shop", name), value)
-    }
-
-    fn world(nodes: &[Node], before: Vec<(Key, Value)>, waves: Vec<Vec<(Key, Value)>>, prune: Vec<Key>) -> String {
-        let now = "2026-01-01T00:00:00Z".parse().unwrap();
-        let input = |before: Before, waves, prune| {
-            let picture = picture(nodes, &before);
-            Input { before, picture, waves, prune, strategy: Strategy::Spread, seed: 0, now }
-        };
-        let before = grown(input(Before::default(), vec![before], vec![]));
-        // Who runs well may be known as a resident: it makes no difference.
-        let text = shown(&foresee(input(settled(before.clone()), waves.clone(), prune.clone())));
-        assert_eq!(text, shown(&foresee(input(before, waves, prune))));
-        text
-    }
-
-    /// The same with residents, of which only is known what is asked for.
-    fn settled(mut before: Before) -> Before {
-        let fields = Fields::parse(&READ.join(",")).unwrap();
-        before.pods.retain(|pod| {
-            let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).filter(|n| !n.is_empty());
-            let Some(node) = node.filter(|_| active(pod) && ready(pod)) else { return true };
-            let mut part = Vec::new();
-            assert!(fields.cut(serde_json::to_value(&**pod).unwrap().to_string().as_bytes(), &mut part));
-            before.residents.push(Resident {
-                name: name_of(&pod.metadata),
-                node: node.into(),
-                common: Arc::new(Common::of(&serde_json::from_slice(&part).unwrap())),
-                since: pod.metadata.creation_timestamp.as_ref().map(|t| t.0),
-                json: part.into(),
-            });
-            false
-        });
-        before
-    }
-
-    fn shown(seen: &Foreseen) -> String {
-        let mut text = String::new();
-        let on = |moves: &[Move]| {
-            let mut sorted: Vec<String> = moves.iter().map(|m| format!("{} on {}", m.workload, m.node)).collect();
-            sorted.sort();
-            sorted.join("; ")
-        };
-        text += &format!("starts: {}\nstops: {}\n", on(&seen.starts), on(&seen.stops));
-        for wait in &seen.waiting {
-            text += &format!("{} of {} wait: {}\n", wait.pods, wait.workload, wait.why);
-        }
-        for e in &seen.workloads {
-            text += &format!(
-                "{}: {} wanted, at least {} serve, at most {} pods\n",
-                e.workload, e.replicas, e.least_available, e.most
-            );
-        }
-        text
-    }
-
-    #[test]
-    fn new_pods_spread_and_those_without_room_wait() {
-        let nodes = [node("a", "2"), node("b", "2")];
-        let web = deployment("web", 3, "web:1", "1", json!({}));
-        let big = deployment("big", 2, "big:1", "1500m", json!({}));
-        expect_test::expect![[r#"
-            starts: Deployment shop/big on a; Deployment shop/big on b
-            stops: 
-            3 of Deployment shop/web wait: 0/2 nodes are available: 2 Insufficient cpu.
-            Deployment shop/big: 2 wanted, at least 0 serve, at most 2 pods
-            Deployment shop/web: 3 wanted, at least 0 serve, at most 3 pods
-        "#]]
-        .assert_eq(&world(&nodes, vec![], vec![vec![web, big]], vec![]));
-    }
-
-    #[test]
-    fn an_update_keeps_serving_and_a_prune_stops() {
-        let nodes = [node("a", "8"), node("b", "8")];
-        let careful = json!({"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
-        let before = deployment("web", 3, "web:1", "1", careful.clone());
-        let old = deployment("old", 1, "old:1", "1", json!({}));
-        let gone = old.0.clone();
-        let after = deployment("web", 3, "web:2", "1", careful);
-        let text = world(&nodes, vec![before, old], vec![vec![after]], vec![gone]);
-        expect_test::expect![[r#"
-            starts: Deployment shop/web on a; Deployment shop/web on b; Deployment shop/web on b
-            stops: Deployment shop/old on a; Deployment shop/web on a; Deployment shop/web on b; Deployment shop/web on b
-            Deployment shop/old: 0 wanted, at least 0 serve, at most 1 pods
-            Deployment shop/web: 3 wanted, at least 3 serve, at most 4 pods
-        "#]]
-        .assert_eq(&text);
-    }
-
-    #[test]
-    fn recreate_stops_first() {
-        let nodes = [node("a", "1")];
-        let before = deployment("db", 1, "db:1", "1", json!({"type": "Recreate"}));
-        let after = deployment("db", 1, "db:2", "1", json!({"type": "Recreate"}));
-        expect_test::expect![[r#"
-            starts: Deployment shop/db on a
-            stops: Deployment shop/db on a
-            Deployment shop/db: 1 wanted, at least 0 serve, at most 1 pods
-        "#]]
-        .assert_eq(&world(&nodes, vec![before], vec![vec![after]], vec![]));
-    }
-
-    #[test]
-    fn more_important_pods_make_others_go() {
-        let nodes = [node("a", "2"), node("b", "2")];
-        let class = Kind::of("scheduling.k8s.io/v1", "PriorityClass").unwrap();
-        let high = (Key::new(class, "", "high"), json!({"metadata": {"name": "high"}, "value": 5}));
-        let web = deployment("web", 4, "web:1", "1", json!({}));
-        let mut db = deployment("db", 1, "db:1", "1500m", json!({}));
-        db.1["spec"]["template"]["spec"]["priorityClassName"] = json!("high");
-        expect_test::expect![[r#"
-            starts: Deployment shop/db on a
-            stops: Deployment shop/web on a; Deployment shop/web on a
-            2 of Deployment shop/web wait: 0/2 nodes are available: 2 Insufficient cpu.
-            Deployment shop/db: 1 wanted, at least 0 serve, at most 1 pods
-            Deployment shop/web: 4 wanted, at least 2 serve, at most 4 pods
-        "#]]
-        .assert_eq(&world(&nodes, vec![web], vec![vec![high], vec![db]], vec![]));
-    }
 }
