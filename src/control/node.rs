@@ -17,7 +17,7 @@ use super::{Context, Loop, Next, write};
 use crate::object::admit::{self, DeleteOptions, Deletion};
 use crate::object::{Draft, Key, Object, kind_of};
 use crate::plan::node::{self as plan, Options, Standing};
-use crate::plan::rollout::{active, ended, ready, ready_since, stamp};
+use crate::plan::rollout::{self, ended, ready, ready_since, stamp};
 use crate::plan::schedule::{NOT_READY, UNREACHABLE};
 use crate::store::{Conflict, Txn, View};
 
@@ -295,10 +295,11 @@ impl Nodes {
             return Ok(());
         }
         for object in view.by_field(kind_of::<Pod>(), "spec.nodeName", name) {
-            let Ok(pod) = object.typed::<Pod>() else { continue };
-            if !active(&pod) {
+            if object.meta.deleting() || object.ended() {
                 continue;
             }
+            // Not kept: when hundreds of hosts are lost, these are very many, and their time has come soon.
+            let Ok(pod) = object.glance::<Pod>() else { continue };
             let since = |t: &Taint| host.since.get(&t.key).copied().unwrap_or(cx.now);
             let Some(at) = plan::give_up_at(&pod, &acting, since, &self.options) else { continue };
             if at > cx.now {
@@ -338,7 +339,7 @@ fn changed(old: &Object, conditions: Option<&[k8s_openapi::api::core::v1::NodeCo
 fn mark_pods_not_ready(cx: &mut Context<'_>, view: &View, node: &str, heard: Timestamp) -> Result<(), Conflict> {
     let mut txn = Txn::new();
     for object in view.by_field(kind_of::<Pod>(), "spec.nodeName", node) {
-        let Ok(pod) = object.typed::<Pod>() else { continue };
+        let Ok(pod) = object.part::<Pod>(&rollout::READ) else { continue };
         if ended(&pod) || !ready(&pod) || ready_since(&pod).is_some_and(|since| since > heard) {
             continue;
         }

@@ -33,11 +33,11 @@ pub struct Input<'a> {
     pub plan: &'a SyncPlan,
     /// What is there now.
     pub live: &'a dyn Fn(&Key) -> Option<Arc<Object>>,
-    /// All nodes.
-    pub nodes: &'a [Arc<Node>],
-    /// A picture of what runs: all pods that have not ended on their hosts. Asked for at most once, and only when new pods need room. On the
+    /// All nodes. Asked for at most once, and only when new pods need room.
+    pub nodes: &'a dyn Fn() -> Vec<Arc<Node>>,
+    /// A picture of what runs: all pods that have not ended on their hosts, which are these nodes. Asked for at most once, after them. On the
     /// way it shows the pods of workloads, one after the other, because there may be more than one wants to have in memory.
-    pub running: &'a dyn Fn(EachPod<'_>) -> Cluster,
+    pub running: &'a dyn Fn(&[Arc<Node>], EachPod<'_>) -> Cluster,
     /// Now.
     pub now: Timestamp,
 }
@@ -230,16 +230,17 @@ fn room(input: &Input<'_>, origins: &BTreeMap<&Key, &Origin>, problems: &mut Vec
     if changed.is_empty() {
         return;
     }
-    if input.nodes.is_empty() {
+    let nodes = (input.nodes)();
+    if nodes.is_empty() {
         passing.push("no host has joined yet".to_owned());
         return;
     }
-    let impossible = nowhere(input.nodes, &changed, origins, problems, passing);
+    let impossible = nowhere(&nodes, &changed, origins, problems, passing);
     // Now, in the end: what runs, without the pods that will be replaced, and with all new ones.
     let mut there: BTreeMap<&Key, i32> = BTreeMap::new();
     let by_key: BTreeMap<&Key, &Workload> = changed.iter().map(|w| (&w.key, w)).collect();
     let mut replaced: Vec<PodName> = Vec::new();
-    let mut cluster = (input.running)(&mut |pod, workload| {
+    let mut cluster = (input.running)(&nodes, &mut |pod, workload| {
         let stays = match by_key.get(workload) {
             None => true,
             // One that is as the new ones are to be serves already: a revert, or another number of the same.

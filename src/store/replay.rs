@@ -158,9 +158,9 @@ fn half(id: &RecordId, of: u32) -> String {
 /// What a record became.
 type Read = (Record, serde_json::Result<Object>);
 
-/// So many bytes of JSON stay as they were read. What comes after them is packed on the way, though packing takes longer than reading: of a
-/// store that is larger than this the whole would be in memory twice over, in the moment in which everybody comes back.
-const PLAIN: usize = if cfg!(test) { 1 << 20 } else { 256 << 20 };
+/// So many bytes of JSON stay as they were read, and are packed when there is time. What comes after them is packed on the way, which makes a
+/// start longer: or all that a very large store holds would be there unpacked in the moment in which everybody comes back.
+const PLAIN: usize = if cfg!(test) { 1 << 20 } else { 384 << 20 };
 
 /// Reads all records and what they hold, in order.
 fn read(engine: &mut dyn Engine, take: &mut dyn FnMut(Record, serde_json::Result<Object>)) -> Result<(), EngineError> {

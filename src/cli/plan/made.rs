@@ -288,12 +288,11 @@ pub(super) fn make(facts: Facts<'_>, plan: SyncPlan) -> Result<Made, Failure> {
 }
 
 fn check(facts: &Facts<'_>, plan: &SyncPlan, picture: &Cluster) -> Outcome {
-    let nodes: Vec<Arc<Node>> = facts.nodes.unwrap_or_default().iter().cloned().map(Arc::new).collect();
     let deployment_kind = crate::object::Kind::of("apps/v1", "Deployment").expect("deployments have a row");
     fn controller(meta: &ObjectMeta) -> Option<&OwnerReference> {
         meta.owner_references.iter().flatten().find(|o| o.controller == Some(true))
     }
-    let running = |look: EachPod<'_>| {
+    let running = |_: &[Arc<Node>], look: EachPod<'_>| {
         let above = |set: &ReplicaSet| {
             let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
             controller(&set.metadata).map(|owner| Key::new(deployment_kind, namespace, &owner.name))
@@ -311,7 +310,7 @@ fn check(facts: &Facts<'_>, plan: &SyncPlan, picture: &Cluster) -> Outcome {
         wanted: facts.wanted,
         plan,
         live: facts.find,
-        nodes: &nodes,
+        nodes: &|| facts.nodes.unwrap_or_default().iter().cloned().map(Arc::new).collect(),
         running: &running,
         now: facts.now,
     })

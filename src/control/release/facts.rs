@@ -16,26 +16,36 @@ use crate::plan::preflight::EachPod;
 use crate::plan::schedule::Cluster;
 use crate::plan::sync::Walk;
 use crate::plan::verdict::Hosts;
-use crate::store::View;
+use crate::store::{Step, View};
 
 /// How many characters of an event are added to a piece of evidence.
 const EVENT_TEXT: usize = 300;
 
-/// The hosts, as they are now.
+/// The hosts, as they are now: no more of them than every look at an Application needs.
+#[derive(Clone, Default)]
 pub(super) struct HostsNow {
-    pub(super) nodes: Vec<Arc<Node>>,
+    total: usize,
     pub(super) unreachable: Arc<BTreeSet<String>>,
 }
 
 impl HostsNow {
-    pub(super) fn read(view: &View) -> Self {
-        let nodes: Vec<Arc<Node>> = view.list(kind_of::<Node>()).filter_map(|n| n.typed::<Node>().ok()).collect();
-        let away = |node: &&Arc<Node>| ready(node) == Some(false);
-        let unreachable = nodes.iter().filter(away).filter_map(|n| n.metadata.name.clone()).collect::<BTreeSet<String>>();
-        HostsNow { nodes, unreachable: Arc::new(unreachable) }
+    /// After these changes of nodes.
+    pub(super) fn after(&self, steps: Vec<Step>) -> Self {
+        let mut hosts = self.clone();
+        for (old, new) in steps {
+            hosts.total = hosts.total + usize::from(new.is_some()) - usize::from(old.is_some());
+            let away = new.as_ref().is_some_and(|node| node.glance().is_ok_and(|node: Arc<Node>| ready(&node) == Some(false)));
+            let Some(object) = new.or(old) else { continue };
+            if away {
+                Arc::make_mut(&mut hosts.unreachable).insert(object.key.name.to_string());
+            } else if hosts.unreachable.contains(&*object.key.name) {
+                Arc::make_mut(&mut hosts.unreachable).remove(&*object.key.name);
+            }
+        }
+        hosts
     }
     pub(super) fn count(&self) -> Hosts {
-        Hosts { total: self.nodes.len(), unreachable: self.unreachable.len() }
+        Hosts { total: self.total, unreachable: self.unreachable.len() }
     }
 }
 
@@ -205,6 +215,11 @@ fn warning(view: &View, pod: &Object) -> Option<String> {
 /// `Deployment shop/web`.
 pub(super) fn name(key: &Key) -> String {
     crate::plan::sync::Name(key.clone()).to_string()
+}
+
+/// All nodes.
+pub(super) fn nodes(view: &View) -> Vec<Arc<Node>> {
+    view.list(kind_of::<Node>()).filter_map(|node| node.glance().ok()).collect()
 }
 
 /// All pods that have not ended on their hosts. Shows on the way those of workloads, each with the one on top of it.

@@ -499,17 +499,15 @@ impl ReleaseLoop {
         Ok(pass.again)
     }
 
-    /// The hosts as they are now: read again when a node has changed.
+    /// The hosts as they are now: what has changed is read.
     fn hosts(&mut self, view: &View) -> Arc<HostsNow> {
         let shelf = view.shelf(kind_of::<Node>());
-        match &self.hosts {
-            Some((known, hosts)) if known.same(&shelf) => hosts.clone(),
-            _ => {
-                let hosts = Arc::new(HostsNow::read(view));
-                self.hosts = Some((shelf, hosts.clone()));
-                hosts
-            }
+        let (known, hosts) = &mut self.hosts;
+        if !known.same(&shelf) {
+            *hosts = Arc::new(hosts.after(known.steps(&shelf)));
+            *known = shelf;
         }
+        hosts.clone()
     }
 
     /// Drops what is remembered of an Application.
@@ -517,6 +515,7 @@ impl ReleaseLoop {
         self.obstacles.remove(key);
         self.settled.remove(key);
         self.unasked.remove(key);
+        self.noted.remove(key);
         self.written.remove(key);
         self.fights.retain(|(application, _), _| application != key);
         let (namespace, prefix) = (&*key.namespace, format!("{}-", key.name));

@@ -170,8 +170,10 @@ pub struct ReleaseLoop {
     /// Of each Application, the objects that were found in order.
     settled: BTreeMap<Key, BTreeMap<Key, Settled>>,
     written: BTreeMap<Key, look::Written>,
+    /// When the health of an Application at rest was last looked at, and of which release.
+    noted: BTreeMap<Key, (String, Timestamp)>,
     /// The hosts, as of the last change of a node.
-    hosts: Option<(Shelf, Arc<facts::HostsNow>)>,
+    hosts: (Shelf, Arc<facts::HostsNow>),
     /// How often containers of pods were restarted at most, of those of which one was.
     restarted: BTreeMap<Key, i32>,
     /// Since when this loop watches without a gap: nobody knows what happened before.
@@ -206,7 +208,8 @@ impl ReleaseLoop {
             unasked: BTreeMap::new(),
             settled: BTreeMap::new(),
             written: BTreeMap::new(),
-            hosts: None,
+            noted: BTreeMap::new(),
+            hosts: Default::default(),
             restarted: BTreeMap::new(),
             born: None,
             last_step: None,

@@ -87,13 +87,13 @@ impl ReleaseLoop {
         }
         let contents = self.contents_of(pass)?;
         let plan = self.plan_except(pass, wanted, &desired.chart().commit, &contents, None, &BTreeMap::new());
-        let (view, nodes) = (&pass.view, &pass.hosts.nodes);
+        let view = &pass.view;
         let outcome = preflight::check(&preflight::Input {
             wanted,
             plan: &plan,
             live: &|key| view.get(key).cloned(),
-            nodes,
-            running: &|look| facts::running(view, nodes, look),
+            nodes: &|| facts::nodes(view),
+            running: &|nodes, look| facts::running(view, nodes, look),
             now: pass.now,
         });
         Ok(match outcome {

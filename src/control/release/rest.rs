@@ -20,6 +20,9 @@ use crate::plan::sync::Change;
 const PEACE: SignedDuration = SignedDuration::from_mins(10);
 /// The longest wait between two repairs of one object. Whoever fights for longer has a reason, and reads events.
 const LAST_WAIT: SignedDuration = SignedDuration::from_mins(5);
+/// How long the health of one object counts, before all of a release is looked through again because something happens all the time. A
+/// look at a thousand Deployments that are unwell is a look at all of their pods.
+const HEALTH_FOR: SignedDuration = SignedDuration::from_millis(2);
 /// How soon a repair that was refused is tried again.
 const REFUSED: SignedDuration = SignedDuration::from_mins(1);
 
@@ -51,7 +54,7 @@ impl ReleaseLoop {
         } else if !plan.prune.is_empty() {
             self.prune(pass, &plan.prune);
         }
-        self.note_health(pass, content.wanted.iter().map(|w| &w.key));
+        self.note_health(pass, release, content.wanted.iter().map(|w| &w.key));
         Ok(())
     }
 
@@ -79,11 +82,18 @@ impl ReleaseLoop {
         due
     }
 
-    /// Notes how the managed objects are.
-    fn note_health<'a>(&self, pass: &mut Pass<'_>, keys: impl Iterator<Item = &'a Key>) {
+    /// Notes how the managed objects are, unless that was done only just now.
+    fn note_health<'a>(&mut self, pass: &mut Pass<'_>, release: &str, keys: impl Iterator<Item = &'a Key>) {
         let objects: Vec<_> = keys.filter(|key| lives(key)).filter_map(|key| pass.view.get(key)).collect();
+        let counts = HEALTH_FOR * i32::try_from(objects.len()).unwrap_or(i32::MAX);
+        let noted = self.noted.get(&pass.object.key).filter(|(of, at)| of == release && *at <= pass.now);
+        if let Some(due) = noted.map(|(_, at)| *at + counts).filter(|due| *due > pass.now) {
+            pass.until(Some(due));
+            return;
+        }
         let healths = facts::healths(&pass.view, objects.into_iter(), &pass.hosts, pass.now);
         pass.status.health = healths.values().map(|h| h.state).max().unwrap_or_default().word().to_owned();
+        self.noted.insert(pass.object.key.clone(), (release.to_owned(), pass.now));
     }
 }
 

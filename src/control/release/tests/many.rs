@@ -85,3 +85,24 @@ fn of_many_objects_only_what_changed_is_compared() {
         assert_eq!(mended.value()["data"]["text"], "same");
     }
 }
+
+#[test]
+fn while_very_much_happens_the_health_of_all_of_it_is_looked_at_now_and_then() {
+    let mut house = House::with_app(json!({"soakSeconds": 0}));
+    let objects: Vec<Value> = (0..20).map(|n| deployment(&format!("web-{n:02}"), "web:1", 1)).collect();
+    house.push("c1", &objects);
+    house.pass(5);
+    let health = |house: &House| house.status("app").health;
+    assert_eq!(health(&house), "Healthy");
+    house.lost.push("web:1".to_owned());
+    house.pass(1);
+    let unwell = health(&house);
+    assert_ne!(unwell, "Healthy");
+    house.lost.clear();
+    house.now += SignedDuration::from_millis(39);
+    house.settle();
+    assert_eq!(health(&house), unwell, "twenty objects, two milliseconds each");
+    house.now += SignedDuration::from_millis(1);
+    house.settle();
+    assert_eq!(health(&house), "Healthy", "and nobody has to wake it");
+}
