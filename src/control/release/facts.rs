@@ -11,7 +11,7 @@ use crate::object::custom::plural_of;
 use crate::object::manifest::Manifest;
 use crate::object::ours::{Application, Inventory, InventoryItem};
 use crate::object::{Key, Kind, Object, kind_of};
-use crate::plan::health::{self, Children, Health};
+use crate::plan::health::{self, Children, Health, State};
 use crate::plan::preflight::EachPod;
 use crate::plan::schedule::Cluster;
 use crate::plan::sync::Walk;
@@ -236,14 +236,22 @@ pub(super) fn running(view: &View, nodes: &[Arc<Node>], look: EachPod<'_>) -> Cl
     cluster
 }
 
-/// The hosts on which pods of a release run. Read without decoding a pod: this is asked again and again while a release is watched.
-pub(super) fn hosts_of(view: &View, content: &Content) -> BTreeSet<String> {
+/// The hosts on which pods of a release run: of those that are given up, only where pods of objects are that are said to be well. Either
+/// nobody has taken account yet of what became of the host, or the last word of its pods came too late to be taken back. Read without
+/// decoding a pod: this is asked again and again while a release is watched.
+pub(super) fn hosts_of(
+    view: &View,
+    content: &Content,
+    given_up: &BTreeSet<String>,
+    healths: &BTreeMap<String, Health>,
+) -> BTreeSet<String> {
+    let well = |key: &Key| healths.get(&name(key)).is_some_and(|health| health.state == State::Healthy);
     let mut hosts = BTreeSet::new();
     for object in content.wanted.iter().filter_map(|wanted| view.get(&wanted.key)) {
         let pods = if object.key.kind == kind_of::<Pod>() { vec![object.clone()] } else { children(view, object).1 };
         for pod in pods.iter().filter(|pod| !pod.meta.deleting() && !pod.ended()) {
             let host = pod.field("spec.nodeName");
-            if !host.is_empty() && !hosts.contains(host) {
+            if !host.is_empty() && !hosts.contains(host) && (!given_up.contains(host) || well(&object.key)) {
                 hosts.insert(host.to_owned());
             }
         }

@@ -230,7 +230,7 @@ impl ReleaseLoop {
     ) {
         let rollout = pass.status.rollout.as_ref().expect("only what rolls is judged");
         let (silent, heard_since) = match rollout.healthy_since.as_ref().filter(|_| rollout.purpose == Purpose::Trial) {
-            Some(_) => self.contact(pass, content),
+            Some(_) => self.contact(pass, content, healths),
             None => (BTreeSet::new(), Timestamp::MIN),
         };
         let decision = verdict::judge(&verdict::Input {
@@ -250,11 +250,10 @@ impl ReleaseLoop {
     }
 
     /// The hosts that run pods of a release and whose sign of life is overdue; and since when all give signs of life without a gap.
-    fn contact(&self, pass: &Pass<'_>, content: &Content) -> (BTreeSet<String>, Timestamp) {
-        let hosts = facts::hosts_of(&pass.view, content);
-        // A host without a lease is not one that gives signs of life; of one that is given up, nobody waits for any.
-        let tells =
-            |host: &String| !pass.hosts.unreachable.contains(host) && pass.view.get(&Key::of::<Lease>(LEASES, host)).is_some();
+    fn contact(&self, pass: &Pass<'_>, content: &Content, healths: &BTreeMap<String, Health>) -> (BTreeSet<String>, Timestamp) {
+        // A host without a lease is not one that gives signs of life.
+        let tells = |host: &String| pass.view.get(&Key::of::<Lease>(LEASES, host)).is_some();
+        let hosts = facts::hosts_of(&pass.view, content, &pass.hosts.unreachable, healths);
         let hosts: BTreeSet<String> = hosts.into_iter().filter(tells).collect();
         let without_gap = hosts.iter().filter_map(|host| self.heard.get(host)).map(|contact| contact.since).max();
         let heard =

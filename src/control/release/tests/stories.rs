@@ -624,6 +624,23 @@ fn losing_most_hosts_pauses_a_trial_and_does_not_roll_back() {
 }
 
 #[test]
+fn a_host_that_is_given_up_makes_nothing_good() {
+    let mut house = House::with_app(json!({"soakSeconds": 20}));
+    house.push("c1", &[web("web:1")]);
+    house.pass(2);
+    house.silent = vec!["a".to_owned()];
+    house.pass(50);
+    assert_eq!(
+        house.list::<Node>().iter().filter(|(_, node)| super::super::facts::ready(node) == Some(false)).count(),
+        1,
+        "it is given up"
+    );
+    assert_eq!(house.status("app").last_good, "", "{}", house.show());
+    house.pass(400);
+    assert_eq!(house.status("app").last_good, "app-1", "its pods were replaced: {}", house.show());
+}
+
+#[test]
 fn what_can_never_fit_is_refused_and_what_does_not_fit_now_waits() {
     let mut house = good();
     let mut picky = web("web:2");
