@@ -8,7 +8,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use parking_lot::Mutex;
@@ -34,7 +33,8 @@ pub(super) fn replay(engine: &mut dyn Engine) -> Result<Replayed, OpenError> {
     let mark = engine.mark()?;
     let mut replay = Replay::new(mark.unwrap_or_default());
     let mut damage = None;
-    read(engine, &mut |record, object| {
+    let pack = mark.as_ref().is_some_and(|mark| mark.live > LARGE);
+    read(engine, pack, &mut |record, object| {
         if damage.is_none() && mark.is_some() {
             damage = replay.take(&record, object).err();
         } else if mark.is_none() {
@@ -158,12 +158,16 @@ fn half(id: &RecordId, of: u32) -> String {
 /// What a record became.
 type Read = (Record, serde_json::Result<Object>);
 
-/// So many bytes of JSON stay as they were read, and are packed when there is time. What comes after them is packed on the way, which makes a
-/// start longer: or all that a very large store holds would be there unpacked in the moment in which everybody comes back.
-const PLAIN: usize = if cfg!(test) { 1 << 20 } else { 384 << 20 };
+/// The JSON of a store with more objects than this is packed while it is read, which makes a start longer: or all of it would be there unpacked
+/// in the moment in which everybody comes back. That of a smaller one is packed when there is time.
+const LARGE: u64 = if cfg!(test) { 5_000 } else { 450_000 };
 
 /// Reads all records and what they hold, in order.
-fn read(engine: &mut dyn Engine, take: &mut dyn FnMut(Record, serde_json::Result<Object>)) -> Result<(), EngineError> {
+fn read(
+    engine: &mut dyn Engine,
+    pack: bool,
+    take: &mut dyn FnMut(Record, serde_json::Result<Object>),
+) -> Result<(), EngineError> {
     /// So many are read sooner than a thread is started for them.
     const PIECE: usize = 2048;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -172,17 +176,16 @@ fn read(engine: &mut dyn Engine, take: &mut dyn FnMut(Record, serde_json::Result
         let (to_do, open) = mpsc::sync_channel::<(usize, Vec<Record>)>(2 * processors);
         let (done, ready) = mpsc::channel::<(usize, Vec<Read>)>();
         let mut start = Some(move || {
-            let (open, plain) = (Arc::new(Mutex::new(open)), Arc::new(AtomicUsize::new(0)));
+            let open = Arc::new(Mutex::new(open));
             for _ in 0..processors {
-                let (open, done, plain) = (open.clone(), done.clone(), plain.clone());
+                let (open, done) = (open.clone(), done.clone());
                 scope.spawn(move || {
                     let mut packer = Packer::default();
                     let next = || open.lock().recv();
                     while let Ok((nth, piece)) = next() {
                         let piece: Vec<Read> = piece.into_iter().map(hold).collect();
-                        let objects = piece.iter().filter_map(|(_, object)| object.as_ref().ok());
-                        if plain.fetch_add(objects.clone().map(Object::size).sum(), Ordering::Relaxed) > PLAIN {
-                            objects.for_each(|object| object.pack(&mut packer));
+                        if pack {
+                            piece.iter().flat_map(|(_, object)| object).for_each(|object| object.pack(&mut packer));
                         }
                         // Nobody listens any more when the disk failed.
                         let _ = done.send((nth, piece));
