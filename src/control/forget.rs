@@ -71,7 +71,7 @@ impl Forget {
         }
     }
 
-    /// No write makes an event end earlier, so it is enough to look when the first one is an hour old.
+    /// No event ends sooner than an hour after it was made, whatever is written to it, so it is enough to look then.
     fn line_up(&mut self, event: &Object, now: Timestamp) {
         let created = event.meta.creation_timestamp.as_ref().and_then(|at| at.parse().ok()).unwrap_or(now);
         self.events.push_back((created.checked_add(EVENT_LIFE).unwrap_or(Timestamp::MAX), event.key.clone()));
@@ -124,8 +124,11 @@ impl Loop for Forget {
                 }
             }
         }
-        while self.events.front().is_some_and(|(at, _)| *at <= cx.now) {
-            self.events.pop_front().into_iter().for_each(|(_, event)| self.keys.add(event));
+        while let Some((at, event)) = self.events.front()
+            && *at <= cx.now
+        {
+            self.keys.add(event.clone());
+            self.events.pop_front();
         }
         let first = Next::at(self.events.front().map(|(at, _)| *at));
         let pods = &mut self.pods;

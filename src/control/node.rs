@@ -295,7 +295,7 @@ impl Nodes {
             return Ok(());
         }
         for object in view.by_field(kind_of::<Pod>(), "spec.nodeName", name) {
-            if object.meta.deleting() || object.ended() {
+            if !object.active() {
                 continue;
             }
             // Not kept: when hundreds of hosts are lost, these are very many, and their time has come soon.

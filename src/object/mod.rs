@@ -259,6 +259,10 @@ impl Object {
     pub fn ended(&self) -> bool {
         matches!(self.field("status.phase"), "Succeeded" | "Failed")
     }
+    /// Whether this is a pod that takes a place, told without decoding it: it has not ended and nobody asked it to go.
+    pub fn active(&self) -> bool {
+        !self.meta.deleting() && !self.ended()
+    }
     /// How often a container of this pod was restarted at most, told without decoding it.
     pub fn restarts(&self) -> i32 {
         written::restarts(&self.json())

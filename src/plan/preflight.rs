@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus, Pod, PodTempla
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
-use super::schedule::{Cluster, Decision, PodName, Scheduler, Strategy};
+use super::schedule::{Cluster, Decision, PodName, Scheduler, Strategy, name_of};
 use super::sync::{Action, Change, SyncPlan, Wanted, problem};
 use crate::object::admit::{self, Stamp};
 use crate::object::ours::ProblemRecord;
@@ -252,8 +252,7 @@ fn room(input: &Input<'_>, origins: &BTreeMap<&Key, &Origin>, problems: &mut Vec
             Some(_) => false,
         };
         if !stays {
-            let name = |name: &Option<String>| name.clone().unwrap_or_default();
-            replaced.push((name(&pod.metadata.namespace), name(&pod.metadata.name)));
+            replaced.push(name_of(pod));
         }
     });
     let has = |w: &Workload| there.get(&w.key).copied().unwrap_or(0);
@@ -310,7 +309,7 @@ fn nowhere<'a>(
     for workload in changed {
         let pod = alone(workload.pod(0));
         let decision = scheduler.decide(&mut empty, &pod);
-        empty.remove_pod(&(workload.key.namespace.to_string(), pod.metadata.name.clone().unwrap_or_default()));
+        empty.remove_pod(&name_of(&pod));
         if let Decision::Wait(why) = decision {
             if spoken {
                 let origin = origins.get(&workload.key).copied().cloned().unwrap_or_default();
@@ -332,9 +331,7 @@ fn no_room_beside<'a>(cluster: &mut Cluster, surging: impl Iterator<Item = &'a W
     for workload in surging {
         let pod = workload.pod(workload.replicas);
         match scheduler.decide(cluster, &pod) {
-            Decision::Place(_) => {
-                placed.push((workload.key.namespace.to_string(), pod.metadata.name.unwrap_or_default()));
-            }
+            Decision::Place(_) => placed.push(name_of(&pod)),
             Decision::Wait(why) => {
                 crowded.insert(&workload.key, why);
             }

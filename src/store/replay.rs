@@ -33,7 +33,7 @@ pub(super) fn replay(engine: &mut dyn Engine) -> Result<Replayed, OpenError> {
     let mark = engine.mark()?;
     let mut replay = Replay::new(mark.unwrap_or_default());
     let mut damage = None;
-    let pack = mark.as_ref().is_some_and(|mark| mark.live > LARGE);
+    let pack = mark.is_some_and(|mark| mark.live > LARGE);
     read(engine, pack, &mut |record, object| {
         if damage.is_none() && mark.is_some() {
             damage = replay.take(&record, object).err();
@@ -199,7 +199,9 @@ fn read(
         engine.records(&mut |record| {
             piece.push(record);
             if piece.len() == PIECE {
-                start.take().into_iter().for_each(|start| start());
+                if let Some(start) = start.take() {
+                    start();
+                }
                 let mut next = (pieces, std::mem::take(&mut piece));
                 pieces += 1;
                 // There are readers, and they end only when this channel does.

@@ -249,7 +249,7 @@ pub(super) fn hosts_of(
     let mut hosts = BTreeSet::new();
     for object in content.wanted.iter().filter_map(|wanted| view.get(&wanted.key)) {
         let pods = if object.key.kind == kind_of::<Pod>() { vec![object.clone()] } else { children(view, object).1 };
-        for pod in pods.iter().filter(|pod| !pod.meta.deleting() && !pod.ended()) {
+        for pod in pods.iter().filter(|pod| pod.active()) {
             let host = pod.field("spec.nodeName");
             if !host.is_empty() && !hosts.contains(host) && (!given_up.contains(host) || well(&object.key)) {
                 hosts.insert(host.to_owned());

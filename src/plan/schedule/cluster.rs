@@ -524,6 +524,7 @@ impl Cluster {
     }
 }
 
-pub(super) fn name_of(pod: &Pod) -> PodName {
+/// The name of a pod.
+pub fn name_of(pod: &Pod) -> PodName {
     (pod.metadata.namespace.clone().unwrap_or_default(), pod.metadata.name.clone().unwrap_or_default())
 }

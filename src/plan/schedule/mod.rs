@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 
-pub use cluster::{Cluster, Common, PodName};
+pub use cluster::{Cluster, Common, PodName, name_of};
 pub use demand::{Resources, requests};
 pub use filter::{tolerated, tolerates};
 pub use preempt::{Budget, Preemption, Resort};
@@ -119,7 +119,7 @@ impl Scheduler {
     /// The same, for a caller that knows the pod's class already.
     pub fn decide_in(&mut self, class: &str, cluster: &mut Cluster, pod: &Pod) -> Decision {
         // What is kept free for this very pod is free for it.
-        let promise = cluster.withdraw(&cluster::name_of(pod));
+        let promise = cluster.withdraw(&name_of(pod));
         let (strategy, seed) = (self.strategy, self.seed);
         let known = self.know(class, cluster, pod);
         known.catch_up(cluster, strategy);
@@ -158,7 +158,7 @@ impl Scheduler {
     /// What can be done for a pod that was just told to wait. When others have to go, they count as leaving from now on, and the place is
     /// kept free for the pod.
     pub fn resort(&mut self, class: &str, cluster: &mut Cluster, pod: &Pod, budgets: &[Budget]) -> Resort {
-        let name = cluster::name_of(pod);
+        let name = name_of(pod);
         if cluster.expects(&name) {
             return Resort::Expect;
         }
@@ -251,7 +251,7 @@ pub fn place(input: &Input<'_>) -> Vec<(PodName, Decision)> {
     }
     waiting.sort_by_cached_key(|pod| order(pod));
     let mut scheduler = Scheduler::new(input.strategy, input.seed);
-    waiting.into_iter().map(|pod| (cluster::name_of(pod), scheduler.decide(&mut cluster, pod))).collect()
+    waiting.into_iter().map(|pod| (name_of(pod), scheduler.decide(&mut cluster, pod))).collect()
 }
 
 /// Whether a pod is ours to place: it has no node, no end, no gate, and names no other scheduler.

@@ -1,28 +1,28 @@
 //! Which of the nodes that fit is the best one.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 
 use super::Strategy;
 use super::cluster::Host;
 use super::demand::{Demand, term_holds};
 use super::filter::tolerated;
 
-/// What a node by itself is worth for a pod, the best last: without what is said of its group. The order of the fields is the policy: to
-/// change it, move a line, here and in [`Score`]. One is kept for each node and class, so the numbers are small.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What a node by itself is worth for a pod, in the order of [`Score`]: without what is said of its group. One is kept for each node and
+/// class, so the numbers are small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Worth {
     /// `PreferNoSchedule` taints that the pod does not tolerate.
-    taints: Reverse<u32>,
+    taints: i32,
     /// Weights of the affinities that the node fulfils.
     preference: i32,
     /// What the strategy says.
     strategy: (i32, i32, i32),
 }
 
-/// What a node is worth among all.
+/// What a node is worth among all, the best last. The order of the fields is the policy: to change it, move a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Score {
-    taints: Reverse<u32>,
+    taints: Reverse<i32>,
     /// With how much the pods around it are liked.
     preference: i64,
     /// How uneven the pod would make the domains that it wishes to be even.
@@ -34,7 +34,19 @@ impl Worth {
     /// With what the pods around the node add to it.
     pub(super) fn among(self, liking: i64, uneven: i64) -> Score {
         let preference = i64::from(self.preference) + liking;
-        Score { taints: self.taints, preference, uneven: Reverse(uneven), strategy: self.strategy }
+        Score { taints: Reverse(self.taints), preference, uneven: Reverse(uneven), strategy: self.strategy }
+    }
+}
+
+impl Ord for Worth {
+    fn cmp(&self, other: &Worth) -> Ordering {
+        self.among(0, 0).cmp(&other.among(0, 0))
+    }
+}
+
+impl PartialOrd for Worth {
+    fn partial_cmp(&self, other: &Worth) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -69,7 +81,7 @@ pub(super) fn worth(demand: &Demand, name: &str, host: &Host, strategy: Strategy
     let siblings = host.owners.get(&demand.owner).copied().unwrap_or(0);
     let liked = demand.preferred.iter().filter(|(_, term)| term_holds(term, name, &host.facts.labels));
     Worth {
-        taints: Reverse(host.facts.taints.iter().filter(unwanted).count().try_into().unwrap_or(u32::MAX)),
+        taints: small(host.facts.taints.iter().filter(unwanted).count()),
         preference: small(liked.map(|(weight, _)| weight).sum::<i64>()),
         strategy: match strategy {
             // Fewest of the same owner, then the emptiest, then the fewest pods.
