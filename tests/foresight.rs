@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::support::{Cluster, items, text};
+use crate::support::{Cluster, eventually, items, text};
 
 fn deployment(name: &str, replicas: usize, image: &str, cpu: &str) -> String {
     format!(
@@ -109,4 +109,36 @@ fn a_plan_is_what_then_happens() {
     let offline: Value = serde_json::from_slice(&out.stdout).expect("plan prints JSON");
     assert_eq!(offline["totals"], plan["totals"], "{offline:#}");
     assert_eq!(offline["placement"].as_array().map(Vec::len), plan["placement"].as_array().map(Vec::len));
+}
+
+#[test]
+fn a_plan_knows_that_what_an_overtaken_trial_created_goes() {
+    let mut cluster = Cluster::start("127.0.0.1", &[]);
+    cluster.start_simulated("a");
+    cluster.await_nodes(1);
+    let web = |image: &str| format!("{}{}", REST.replace("WORD", "tide"), deployment("web", 1, image, "100m"));
+    cluster.repo.write("apps/shop.yaml", &web("sim/web:v1"));
+    let good = cluster.repo.push("Good");
+    assert_eq!(cluster.wait(&good, 60), 0);
+
+    // More than half of all objects, and none of them gets well.
+    let probe = "readinessProbe: {exec: {command: [ready]}, periodSeconds: 1}, resources:";
+    let unready = |n: usize| deployment(&format!("new-{n}"), 1, "sim/unready:v1", "10m").replace("resources:", probe);
+    let trial: String = (0..5).map(unready).collect();
+    cluster.repo.write("apps/shop.yaml", &format!("{}{trial}", web("sim/web:v1")));
+    cluster.repo.push("Never ready");
+    let names = |cluster: &Cluster| {
+        let list = cluster.json(&["get", "deployments", "-n", "shop"]);
+        items(&list).map(|d| d["metadata"]["name"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    eventually(30, "the trial is there", || (names(&cluster).len() == 6).then_some(()));
+
+    cluster.repo.write("apps/shop.yaml", &web("sim/web:v2"));
+    let out = cluster.output(&["plan", "--to", "WORKTREE", "-o", "json"]);
+    let plan: Value = serde_json::from_slice(&out.stdout).expect("plan prints JSON");
+    let told: Vec<_> = plan["prune"].as_array().into_iter().flatten().map(|p| p["name"].clone()).collect();
+    assert_eq!((told.len(), &plan["kept"]), (5, &serde_json::json!([])), "{plan:#}");
+    let mended = cluster.repo.push("Mended");
+    assert_eq!(cluster.wait(&mended, 60), 0);
+    assert_eq!(names(&cluster), ["web"]);
 }

@@ -23,10 +23,10 @@ use crate::cli::{Context, Explain, Failure, get, validate};
 use crate::client::{self, Client};
 use crate::object::custom::{Definition, Kinds, definitions};
 use crate::object::manifest::Manifest;
-use crate::object::ours::{Application, Inventory, OWNER_ANNOTATION, Release, Rendering};
+use crate::object::ours::{Application, Inventory, OWNER_ANNOTATION, Release, Rendering, Verdict, release_number};
 use crate::object::{Key, Kind, Object, kind_of};
 use crate::plan::foresee::{self, Before};
-use crate::plan::sync::Wanted;
+use crate::plan::sync::{Undo, Wanted};
 use crate::render::Options;
 
 /// Requests for the parts of a record that are on their way at once.
@@ -130,6 +130,7 @@ pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy:
         inventory: &status.inventory,
         last: &last,
         policy: &app.spec.policy,
+        undo: Undo { failed: failed(&client, &app).await.doing("read what became of releases")?, ..Undo::default() },
         claimed: &claimed,
         find: &|key| there.all.get(key).cloned(),
         nodes: Some(&[]),
@@ -264,6 +265,23 @@ struct Recorded {
     digest: String,
     record: Record,
     last: BTreeMap<Key, Manifest>,
+}
+
+/// The releases that are none any more when a commit comes and whose objects are still there: those since the last good one that failed,
+/// and the one that is being tried.
+async fn failed(client: &Client, app: &Application) -> Result<BTreeSet<i64>, client::Error> {
+    let status = app.status.as_ref().filter(|status| !status.last_good.is_empty());
+    let Some(status) = status else { return Ok(BTreeSet::new()) };
+    let good = release_number(&status.last_good);
+    let mut failed: BTreeSet<i64> = status.inventory.items().map(|item| item.created).filter(|number| *number > good).collect();
+    for number in failed.clone() {
+        let release = format!("{}-{number}", name(app));
+        let found: Option<Release> = client.get(namespace(app), &release).await?;
+        if release != status.trial && !found.and_then(|found| found.status?.verdict).is_some_and(Verdict::failed) {
+            failed.remove(&number);
+        }
+    }
+    Ok(failed)
 }
 
 /// What was last applied: the recorded objects of the releases that the inventory names.

@@ -23,7 +23,7 @@ use crate::plan::foresee::{self, Before, Foreseen};
 use crate::plan::idle;
 use crate::plan::preflight::{self, EachPod, Outcome};
 use crate::plan::schedule::{Cluster, Strategy};
-use crate::plan::sync::{self, Action, Name, SyncPlan, Wanted, masked};
+use crate::plan::sync::{self, Action, Name, SyncPlan, Undo, Wanted, masked};
 
 /// What is known when a plan is made.
 pub(super) struct Facts<'a> {
@@ -39,6 +39,7 @@ pub(super) struct Facts<'a> {
     /// Finds what was last applied to an object.
     pub(super) last: &'a dyn Fn(&Key) -> Option<Manifest>,
     pub(super) policy: &'a Policy,
+    pub(super) undo: Undo,
     pub(super) claimed: &'a dyn Fn(&str, &Key) -> bool,
     /// Finds any object, for references.
     pub(super) find: &'a dyn Fn(&Key) -> Option<Arc<Object>>,
@@ -195,8 +196,7 @@ pub(super) fn compare(facts: &Facts<'_>) -> SyncPlan {
         inventory: facts.inventory,
         last: facts.last,
         policy: facts.policy,
-        back_to: None,
-        give_back: &Default::default(),
+        undo: &facts.undo,
         settled: &Default::default(),
         claimed: facts.claimed,
         heir: &|_| None,

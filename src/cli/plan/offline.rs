@@ -23,7 +23,7 @@ use crate::object::{Draft, Key, Object};
 use crate::plan::foresee::{self, Before};
 use crate::plan::rollout::ended;
 use crate::plan::schedule::Strategy;
-use crate::plan::sync::{self, Wanted};
+use crate::plan::sync::{self, Undo, Wanted};
 use crate::render::Options;
 
 pub(super) fn plan(cx: &Context, args: &Plan, from: &str) -> Result<Made, Failure> {
@@ -97,6 +97,7 @@ pub(super) fn plan(cx: &Context, args: &Plan, from: &str) -> Result<Made, Failur
         inventory: &inventory,
         last: &|key| last.get(key).map(|last| (*last).clone()),
         policy: &policy,
+        undo: Undo::default(),
         claimed: &|_, _| false,
         find: &|key| live.get(key).cloned(),
         nodes: cluster.as_ref().map(|(nodes, _)| nodes.as_slice()),
@@ -131,8 +132,7 @@ fn applied(
         inventory: &Inventory::default(),
         last: &|_| None,
         policy,
-        back_to: None,
-        give_back: &Default::default(),
+        undo: &Default::default(),
         settled: &Default::default(),
         claimed: &|_, _| false,
         heir: &|_| None,

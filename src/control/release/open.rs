@@ -13,13 +13,12 @@ use crate::control::Context;
 use crate::control::event::Severity;
 use crate::control::keyed::Trouble;
 use crate::mutant::{self, Mutant};
-use crate::object::manifest::Manifest;
 use crate::object::ours::{Application, Phase, ProblemRecord, Purpose, ReleaseSpec, ReleaseStatus, Rollout, Sync, Verdict};
 use crate::object::{Key, kind_of};
 use crate::plan::health::{State, lives};
 use crate::plan::idle;
 use crate::plan::preflight::{self, Outcome};
-use crate::plan::sync::{self, Wanted};
+use crate::plan::sync::{self, Undo, Wanted};
 use crate::store::View;
 
 /// The first wait before something that stood in the way is looked at again; it doubles each time. What is known to have changed (a
@@ -86,7 +85,7 @@ impl ReleaseLoop {
             return Ok(Some(Standing::Rejected(vec![ProblemRecord { file, message, hint, ..ProblemRecord::default() }])));
         }
         let contents = self.contents_of(pass)?;
-        let plan = self.plan_except(pass, wanted, &desired.chart().commit, &contents, None, &BTreeMap::new());
+        let plan = self.plan_except(pass, wanted, &desired.chart().commit, &contents, &Undo::default());
         let view = &pass.view;
         let outcome = preflight::check(&preflight::Input {
             wanted,
@@ -110,8 +109,7 @@ impl ReleaseLoop {
         wanted: &[Wanted],
         commit: &str,
         contents: &BTreeMap<String, Arc<record::Content>>,
-        back_to: Option<i64>,
-        give_back: &BTreeMap<Key, Manifest>,
+        undo: &Undo,
     ) -> sync::SyncPlan {
         let view = &pass.view;
         let application = &pass.object.key;
@@ -126,8 +124,7 @@ impl ReleaseLoop {
             inventory: &pass.status.inventory,
             last: &|key| last.borrow_mut().get(key),
             policy: &pass.spec().policy,
-            back_to,
-            give_back,
+            undo,
             settled: &settled,
             claimed: &|other, key| self.claims(view, other, key),
             heir: &|key| self.heir(view, application, key),
@@ -250,13 +247,20 @@ impl ReleaseLoop {
     }
 }
 
-/// Ends the trial that is under way without a verdict on it.
+/// Ends what is under way: a trial without a verdict on it, a way back with the verdict that it has.
 pub(super) fn supersede(pass: &mut Pass<'_>, by: &str) {
+    let finished = Some(Time(pass.now));
+    let back = pass.status.rollout.as_ref().filter(|rollout| rollout.purpose == Purpose::Back && !rollout.stuck);
+    if let Some(from) = back.map(|rollout| rollout.back_from.clone()) {
+        record::tell(pass, &from, |status| {
+            status.phase = Phase::RolledBack;
+            status.finished.clone_from(&finished);
+        });
+    }
     let trial = std::mem::take(&mut pass.status.trial);
     if trial.is_empty() {
         return;
     }
-    let finished = Some(Time(pass.now));
     images::forget(pass, &trial);
     record::tell(pass, &trial, |status| {
         status.verdict = Some(Verdict::Superseded);

@@ -194,11 +194,6 @@ fn origin(object: &Object) -> Origin {
     Origin { file: file.into(), line: line.parse().unwrap_or(0), column: 0 }
 }
 
-/// The number in a release's name.
-pub(super) fn number(release: &str) -> i64 {
-    release.rsplit('-').next().and_then(|n| n.parse().ok()).unwrap_or(0)
-}
-
 fn owned(namespace: &str, name: &str, kind: &'static Kind, owner: &str, uid: &str) -> ObjectMeta {
     ObjectMeta {
         name: Some(name.to_owned()),

@@ -2,19 +2,17 @@
 //!
 //! Nothing is written when nothing changed.
 
-use std::collections::BTreeMap;
-
 use jiff::SignedDuration;
 
 use super::look::Pass;
-use super::roll::settle;
+use super::roll::{settle, worst};
 use super::{Fight, ReleaseLoop, facts};
 use crate::control::Context;
 use crate::control::event::Severity;
 use crate::control::keyed::Trouble;
 use crate::object::Key;
 use crate::plan::health::lives;
-use crate::plan::sync::Change;
+use crate::plan::sync::{Change, Undo};
 
 /// Somebody who changes an object again within this time fights with us.
 const PEACE: SignedDuration = SignedDuration::from_mins(10);
@@ -33,7 +31,7 @@ impl ReleaseLoop {
         let content = self.content(&pass.view, &key, release)?;
         let mut contents = self.contents_of(pass)?;
         contents.insert(release.to_owned(), content.clone());
-        let plan = self.plan_except(pass, &content.wanted, &content.commit, &contents, None, &BTreeMap::new());
+        let plan = self.plan_except(pass, &content.wanted, &content.commit, &contents, &Undo::default());
 
         let changes: Vec<Change> = plan.changes().cloned().collect();
         pass.differs = !plan.tolerated.is_empty() || !plan.leaving.is_empty() || !plan.problems.is_empty();
@@ -92,7 +90,7 @@ impl ReleaseLoop {
             return;
         }
         let healths = facts::healths(&pass.view, objects.into_iter(), &pass.hosts, pass.now);
-        pass.status.health = healths.values().map(|h| h.state).max().unwrap_or_default().word().to_owned();
+        pass.status.health = worst(&healths);
         self.noted.insert(pass.object.key.clone(), (release.to_owned(), pass.now));
     }
 }

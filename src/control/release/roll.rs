@@ -23,10 +23,10 @@ use crate::object::admit::assign::Beside;
 use crate::object::admit::{self, Stamp};
 use crate::object::custom::{Kinds, definitions};
 use crate::object::manifest::Manifest;
-use crate::object::ours::{Evidence, Inventory, Phase, Purpose, Quarantined, Rollout, Verdict};
+use crate::object::ours::{Evidence, Inventory, Phase, Purpose, Quarantined, Rollout, Verdict, release_number};
 use crate::object::{Draft, Key};
 use crate::plan::health::{self, Health, State};
-use crate::plan::sync::{Action, Change, Name, Order, Prune, SyncPlan, Why, order};
+use crate::plan::sync::{Action, Change, Name, Order, Prune, SyncPlan, Undo, Why, order};
 use crate::plan::verdict::{self, Decision};
 
 /// How many pieces of evidence are kept with a release.
@@ -142,7 +142,8 @@ impl ReleaseLoop {
     /// What a rollout would write, and the keys of what it wants to be there.
     ///
     /// On the way back that is more than the release's own objects: what was kept when it was good and was changed since, and what a
-    /// failed release took over, become again what they were.
+    /// failed release took over, become again what they were. So it is on the way to a new release that comes before a way back was at
+    /// its end, or instead of one.
     fn plan_for(
         &mut self,
         pass: &Pass<'_>,
@@ -151,17 +152,28 @@ impl ReleaseLoop {
         purpose: Purpose,
     ) -> Result<(SyncPlan, BTreeSet<Key>), Trouble> {
         let mut wanted = content.wanted.clone();
-        let mut give_back = BTreeMap::new();
-        if purpose != Purpose::Trial {
-            let later = later(pass, content);
-            wanted.extend(content.kept.iter().filter(|w| later.contains_key(&w.key)).cloned());
-            if !later.is_empty() {
-                give_back = taken_over(pass, content, &later)?;
+        let mut undo = Undo::default();
+        if purpose == Purpose::Trial {
+            undo.failed = failed(pass, content.number);
+            if !undo.failed.is_empty() {
+                let good = self.content(&pass.view, &pass.object.key, &pass.status.last_good)?;
+                let later = later(pass, &good, |key, number| undo.failed.contains(&number) && !content.wants(key));
+                wanted.extend(good.kept.iter().filter(|w| later.contains(&w.key)).cloned());
+                undo.give_back = taken_over(pass, &good, &later)?;
             }
+        } else {
+            let later = later(pass, content, |key, _| !content.wants(key));
+            wanted.extend(content.kept.iter().filter(|w| later.contains(&w.key)).cloned());
+            undo.give_back = taken_over(pass, content, &later)?;
+            undo.back_to = matches!(purpose, Purpose::Back | Purpose::Return).then_some(content.number);
         }
-        let keys = wanted.iter().map(|w| &w.key).chain(give_back.keys()).cloned().collect();
-        let back_to = matches!(purpose, Purpose::Back | Purpose::Return).then_some(content.number);
-        Ok((self.plan_except(pass, &wanted, &content.commit, contents, back_to, &give_back), keys))
+        let keys = wanted.iter().map(|w| &w.key).chain(undo.give_back.keys()).cloned().collect();
+        let plan = self.plan_except(pass, &wanted, &content.commit, contents, &undo);
+        if purpose == Purpose::Trial && plan.waves.is_empty() && wanted.len() > content.wanted.len() {
+            // What was kept is as it was, and is not what this release wants.
+            return Ok((self.plan_except(pass, &content.wanted, &content.commit, contents, &undo), keys));
+        }
+        Ok((plan, keys))
     }
 
     /// Whether a trial's images are there, as far as that has to be known before its first write. Otherwise it waits, or is refused
@@ -602,22 +614,36 @@ fn waits(pass: &mut Pass<'_>, mut on: Vec<String>, errored: bool, verifying: boo
     });
 }
 
-/// What was written by a release after this one, with the number of that release.
-fn later(pass: &Pass<'_>, content: &Content) -> BTreeMap<Key, i64> {
-    let items = pass.status.inventory.iter().map(|(key, item)| (key, record::number(&item.release)));
-    items.filter(|(key, number)| *number > content.number && !content.wants(key)).map(|(key, n)| (key.clone(), n)).collect()
+/// The numbers of releases between the last good one and this one that came to a bad end, or to none.
+fn failed(pass: &Pass<'_>, number: i64) -> BTreeSet<i64> {
+    let Some(good) = record::release(&pass.view, &pass.object.key, &pass.status.last_good) else { return BTreeSet::new() };
+    let came_to_nothing = |number: &i64| {
+        let name = format!("{}-{number}", pass.object.key.name);
+        let release = record::release(&pass.view, &pass.object.key, &name);
+        release.and_then(|release| release.status.as_ref()?.verdict).is_some_and(Verdict::failed)
+    };
+    (good.spec.number + 1..number).filter(came_to_nothing).collect()
+}
+
+/// What was written last by a release after this one, as far as it `counts`.
+fn later(pass: &Pass<'_>, content: &Content, counts: impl Fn(&Key, i64) -> bool) -> BTreeSet<Key> {
+    let items = pass.status.inventory.iter().map(|(key, item)| (key, release_number(&item.release)));
+    items.filter(|(key, number)| *number > content.number && counts(key, *number)).map(|(key, _)| key.clone()).collect()
 }
 
 /// What later releases took over from nobody, as it was before the first of them did.
-fn taken_over(pass: &Pass<'_>, content: &Content, later: &BTreeMap<Key, i64>) -> Result<BTreeMap<Key, Manifest>, Trouble> {
+fn taken_over(pass: &Pass<'_>, content: &Content, later: &BTreeSet<Key>) -> Result<BTreeMap<Key, Manifest>, Trouble> {
     let mut before = BTreeMap::new();
+    if later.is_empty() {
+        return Ok(before);
+    }
     for (object, release) in record::releases(&pass.view, &pass.object.key) {
         if release.spec.number <= content.number {
             continue;
         }
         for noted in record::noted(&pass.view, &pass.object.key, &object.key.name, Note::Before)? {
             let kept = content.kept.iter().any(|w| w.key == noted.key);
-            if later.contains_key(&noted.key) && !kept {
+            if later.contains(&noted.key) && !kept {
                 before.entry(noted.key).or_insert(noted.value);
             }
         }
@@ -634,7 +660,8 @@ fn verb(purpose: Purpose) -> &'static str {
     }
 }
 
-fn worst(healths: &BTreeMap<String, Health>) -> String {
+/// The word for the health of all: the worst of each.
+pub(super) fn worst(healths: &BTreeMap<String, Health>) -> String {
     healths.values().map(|h| h.state).max().unwrap_or_default().word().to_owned()
 }
 

@@ -12,7 +12,7 @@ mod show;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -57,17 +57,27 @@ pub struct Input<'a> {
     pub last: &'a dyn Fn(&Key) -> Option<Manifest>,
     /// How pruning is bounded.
     pub policy: &'a Policy,
-    /// On the way back to a release: its number. What newer releases created goes without asking, because it was not there before; what
-    /// they adopted stays.
-    pub back_to: Option<i64>,
-    /// On the way back: objects that a failed release took over from nobody, as they were before that. They are put back and let go.
-    pub give_back: &'a BTreeMap<Key, Manifest>,
+    /// What releases did that failed, or that nobody judged.
+    pub undo: &'a Undo,
     /// Comparisons that found nothing to do. Saves time, no more.
     pub settled: &'a BTreeMap<Key, Settled>,
     /// Whether that other Application (`<namespace>/<name>`) holds on to an object.
     pub claimed: &'a dyn Fn(&str, &Key) -> bool,
     /// Which other Application is about to take an object over, if any.
     pub heir: &'a dyn Fn(&Key) -> Option<String>,
+}
+
+/// What is undone of releases that failed, or that nobody judged.
+#[derive(Clone, Debug, Default)]
+pub struct Undo {
+    /// On the way back to a release: its number. What newer releases created goes without asking, because it was not there before; what
+    /// they adopted stays.
+    pub back_to: Option<i64>,
+    /// On the way to a new release: the numbers of those since the last good one that failed or were superseded. What they created goes
+    /// without asking as well, as it would have on a way back that had been given the time; unless much else would go, too.
+    pub failed: BTreeSet<i64>,
+    /// Objects that a failed release took over from nobody, as they were before that. They are put back and let go.
+    pub give_back: BTreeMap<Key, Manifest>,
 }
 
 /// A comparison that found that an object needs nothing, and what it was made from: with the same again it would find the same.
@@ -255,7 +265,7 @@ pub fn sync(input: &Input<'_>) -> SyncPlan {
             Compared::Differs(change) => waves.entry(order(wanted)).or_default().push(change),
         }
     }
-    for (key, before) in input.give_back {
+    for (key, before) in &input.undo.give_back {
         if let Some(change) = given_back(input, key, before) {
             waves.entry(order_of(key, before)).or_default().push(change);
         }
@@ -359,7 +369,7 @@ fn compare(input: &Input<'_>, wanted: &Wanted) -> Compared {
     if live.meta.deleting() {
         return Compared::Leaving;
     }
-    if mutant::on(Mutant::BackWithoutConfiguration) && input.back_to.is_some() && wanted.key.kind.kind == "ConfigMap" {
+    if mutant::on(Mutant::BackWithoutConfiguration) && input.undo.back_to.is_some() && wanted.key.kind.kind == "ConfigMap" {
         return Compared::Same;
     }
     let old = live.value();

@@ -28,7 +28,7 @@ pub(super) fn plan(input: &Input<'_>, plan: &mut SyncPlan) {
         }
     }
     let given_back: BTreeSet<Key> =
-        plan.changes().map(|c| &c.name.0).filter(|key| input.give_back.contains_key(key)).cloned().collect();
+        plan.changes().map(|c| &c.name.0).filter(|key| input.undo.give_back.contains_key(key)).cloned().collect();
     let mut candidates = Vec::new();
     let mut undo = Vec::new();
     let all = wanted.len() + unwanted.len();
@@ -54,11 +54,14 @@ pub(super) fn plan(input: &Input<'_>, plan: &mut SyncPlan) {
             keep(Why::Protected);
         } else if let Some(heir) = (input.heir)(key) {
             keep(Why::Heir(heir));
-        } else if input.back_to.is_some() && item.created == 0 {
+        } else if input.undo.back_to.is_some() && item.created == 0 {
             keep(Why::Adopted);
         } else {
             let wave = live.meta.annotations.get(WAVE_ANNOTATION).and_then(|w| w.trim().parse().ok()).unwrap_or(0);
-            let undone = input.back_to.is_some_and(|number| item.created > number) && !data(key);
+            let undone = match input.undo.back_to {
+                Some(number) => item.created > number && !data(key),
+                None => input.undo.failed.contains(&item.created) && !precious(key),
+            };
             let order = Order { rank: rank(key), wave };
             if undone {
                 undo.push((order, key.clone(), item.uid.clone()))
@@ -68,8 +71,14 @@ pub(super) fn plan(input: &Input<'_>, plan: &mut SyncPlan) {
         }
     }
     let percent = input.policy.prune_max_percent.unwrap_or(MAX_PERCENT).clamp(0, 100);
-    let over = candidates.len() as i64 * 100 > percent * all as i64;
+    let over = |candidates: usize, all: usize| candidates as i64 * 100 > percent * all as i64;
     let empty = input.wanted.is_empty();
+    // A new commit with a wrong path leaves out what is old as well.
+    if input.undo.back_to.is_none() && (empty || over(candidates.len(), all - undo.len())) {
+        candidates.append(&mut undo);
+    }
+    let of = all - undo.len();
+    let over = over(candidates.len(), of);
     let mut going = undo;
     for (order, key, uid) in candidates.clone() {
         let name = Name(key.clone());
@@ -88,7 +97,7 @@ pub(super) fn plan(input: &Input<'_>, plan: &mut SyncPlan) {
             Some(format!(
                 "{} of {} objects would be deleted, more than {percent} %: it needs `pruneAllow` or a higher `pruneMaxPercent`",
                 candidates.len(),
-                all
+                of
             ))
         } else {
             None

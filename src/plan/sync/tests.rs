@@ -1,7 +1,5 @@
 //! Tables of plans, and what holds for all of them.
 
-use std::collections::BTreeSet;
-
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 use serde_json::json;
@@ -13,7 +11,7 @@ use crate::object::{Draft, Kind};
 
 /// What a row of a table describes, one thing per line: `want cm/a key=1 @wave=2`, `live cm/a key=2 @owner=x/y @uid=u`,
 /// `last cm/a key=0`, `have cm/a @uid=u @created=3`, `policy prune-max=10 allow=Namespace/shop empty`, `back-to 3`,
-/// `give-back cm/a key=0`, `claims x/y`, `heir cm/a=x/y`.
+/// `failed 4 5`, `give-back cm/a key=0`, `claims x/y`, `heir cm/a=x/y`.
 #[derive(Clone, Default)]
 struct Row {
     wanted: Vec<Wanted>,
@@ -21,8 +19,7 @@ struct Row {
     last: BTreeMap<Key, Value>,
     inventory: Vec<InventoryItem>,
     policy: Policy,
-    back_to: Option<i64>,
-    give_back: BTreeMap<Key, Manifest>,
+    undo: Undo,
     settled: BTreeMap<Key, Settled>,
     claims: Vec<String>,
     heirs: BTreeMap<Key, String>,
@@ -109,10 +106,11 @@ fn read(text: &str) -> Row {
                 row.policy.prune_allow = tag("allow").into_iter().collect();
                 row.policy.allow_empty = words.contains(&"empty").then_some(true);
             }
-            "back-to" => row.back_to = Some(words[1].parse().unwrap()),
+            "back-to" => row.undo.back_to = Some(words[1].parse().unwrap()),
+            "failed" => row.undo.failed = words[1..].iter().map(|n| n.parse().unwrap()).collect(),
             "give-back" => {
                 let key = key(words[1]);
-                row.give_back.insert(key.clone(), value(&key, &words[2..]).into());
+                row.undo.give_back.insert(key.clone(), value(&key, &words[2..]).into());
             }
             "claims" => row.claims.push(words[1].to_owned()),
             "heir" => {
@@ -134,8 +132,7 @@ fn plan(row: &Row) -> SyncPlan {
         inventory: &row.inventory.iter().cloned().collect(),
         last: &|key| row.last.get(key).cloned().map(Into::into),
         policy: &row.policy,
-        back_to: row.back_to,
-        give_back: &row.give_back,
+        undo: &row.undo,
         settled: &row.settled,
         claimed: &|other, _| row.claims.iter().any(|c| c == other),
         heir: &|key| row.heirs.get(key).cloned(),
@@ -404,6 +401,51 @@ fn rb1_on_the_way_back_what_was_new_goes_without_asking_and_what_was_adopted_sta
             keep ConfigMap shop/given: it was there before this Application
             keep Namespace old: deleting a Namespace takes what is in it: it needs `pruneAllow: [Namespace/old]`
             unchanged 1"#]],
+    );
+}
+
+#[test]
+fn what_failed_releases_created_goes_without_asking_unless_much_else_goes() {
+    let failed = "
+        failed 4 6
+        want cm/stays
+        live cm/stays @owner=sys/app
+        have cm/stays @created=1
+        have cm/new @uid=1 @created=4
+        live cm/new @owner=sys/app @uid=1
+        have cm/newer @uid=2 @created=6
+        live cm/newer @owner=sys/app @uid=2
+        have ns/shop @uid=3 @created=6
+        live ns/shop @owner=sys/app @uid=3
+        ";
+    check(
+        failed,
+        expect![[r#"
+            prune ConfigMap shop/newer
+            prune ConfigMap shop/new
+            keep Namespace shop: deleting a Namespace takes what is in it: it needs `pruneAllow: [Namespace/shop]`
+            unchanged 1"#]],
+    );
+    // A release between them was stuck: what it created may have become dear to somebody.
+    let old = format!("{failed}\nhave cm/old @uid=4 @created=5\nlive cm/old @owner=sys/app @uid=4");
+    check(
+        &old,
+        expect![[r#"
+        keep ConfigMap shop/new: 4 of 5 objects would be deleted, more than 50 %: it needs `pruneAllow` or a higher `pruneMaxPercent`
+        keep ConfigMap shop/newer: 4 of 5 objects would be deleted, more than 50 %: it needs `pruneAllow` or a higher `pruneMaxPercent`
+        keep ConfigMap shop/old: 4 of 5 objects would be deleted, more than 50 %: it needs `pruneAllow` or a higher `pruneMaxPercent`
+        keep Namespace shop: deleting a Namespace takes what is in it: it needs `pruneAllow: [Namespace/shop]`
+        unchanged 1"#]],
+    );
+    let nothing = failed.replace("want cm/stays", "");
+    check(
+        &nothing,
+        expect![[r#"
+        keep ConfigMap shop/new: the commit has no object at all: deleting everything needs `allowEmpty: true`
+        keep ConfigMap shop/newer: the commit has no object at all: deleting everything needs `allowEmpty: true`
+        keep ConfigMap shop/stays: the commit has no object at all: deleting everything needs `allowEmpty: true`
+        keep Namespace shop: deleting a Namespace takes what is in it: it needs `pruneAllow: [Namespace/shop]`
+        unchanged 0"#]],
     );
 }
 

@@ -4,7 +4,7 @@ use expect_test::expect;
 use serde_json::json;
 
 use super::*;
-use crate::object::ours::Release;
+use crate::object::ours::{Phase, Release, Rendering};
 
 fn data(house: &House, name: &str) -> Option<Value> {
     house.store.get(&Key::of::<ConfigMap>("default", name)).map(|o| o.value()["data"].clone())
@@ -79,6 +79,49 @@ fn rb1_what_a_failed_trial_took_over_is_given_back() {
         let revision = after.revision;
         house.pass(20);
         assert_eq!(house.store.get(&after.key).unwrap().revision, revision);
+    }
+}
+
+/// A commit comes while it goes back from another one.
+#[test]
+fn rb1_a_commit_that_interrupts_the_way_back_undoes_what_that_would_have() {
+    for forgetful in [false, true] {
+        let mut house = House::with_app(json!({"soakSeconds": 2}));
+        house.forgetful = forgetful;
+        house.apply(config("theirs", "before"));
+        house.push("c1", &[protected("extra", "1"), config("settings", "1"), web("web:1")]);
+        house.pass(4);
+        house.push("c2", &[config("settings", "1"), web("web:1")]);
+        house.pass(4);
+        assert_eq!(house.status("app").last_good, "app-2", "{}", house.show());
+        let bad = [config("extra", "bad"), config("theirs", "bad"), config("new", "bad"), deployment("mail", "crash:3", 1)];
+        house.push("c3", &[config("settings", "1"), web("web:1")].into_iter().chain(bad).collect::<Vec<_>>());
+        let bad = |house: &House| house.status("app").phase == Phase::RollingBack;
+        while !bad(&house) {
+            house.now += SignedDuration::from_secs(1);
+            house.heartbeat();
+            while !bad(&house) && house.round() {}
+        }
+        house.push("c4", &[config("settings", "4"), web("web:1")]);
+        house.pass(20);
+        expect![[r#"
+            app Synced Healthy good=app-4 target=app-4: serving app-4 (c4)
+              app-1 c1 Healthy Good: good
+              app-2 c2 Healthy Good: good
+              app-3 c3 RolledBack RolledBack: bad: Deployment default/mail: pod mail-65d8f784b-hwsxl on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times
+              app-4 c4 Healthy Good: good
+            config extra {"key":"1"}
+            config settings {"key":"4"}
+            config theirs {"key":"before"}
+            deployment web web:1 3/3
+              pods web:1 x3
+        "#]]
+        .assert_eq(&house.show());
+        let items: Vec<_> = house.status("app").inventory.items().map(|i| i.name.clone()).collect();
+        assert_eq!(items, ["extra", "settings", "web"], "what was given back is forgotten, and what is kept is not");
+        assert_eq!(house.status("app").inventory.items().find(|i| i.name == "extra").unwrap().release, "app-4");
+        let kept = Key::of::<Rendering>(SYSTEM_NAMESPACE, "app-4-kept-0");
+        assert!(house.store.get(&kept).is_some(), "a way back to the new one leads back to it as well");
     }
 }
 
