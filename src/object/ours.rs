@@ -502,13 +502,6 @@ pub enum Verdict {
     Stuck,
 }
 
-impl Verdict {
-    /// Whether nothing came of the release, and something else took its place. One that is stuck may be what serves.
-    pub fn failed(self) -> bool {
-        matches!(self, Verdict::RolledBack | Verdict::Superseded)
-    }
-}
-
 /// The number in a release's name; 0 if it has none.
 pub fn release_number(name: &str) -> i64 {
     name.rsplit('-').next().and_then(|n| n.parse().ok()).unwrap_or(0)

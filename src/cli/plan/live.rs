@@ -26,7 +26,7 @@ use crate::object::manifest::Manifest;
 use crate::object::ours::{Application, Inventory, OWNER_ANNOTATION, Release, Rendering, Verdict, release_number};
 use crate::object::{Key, Kind, Object, kind_of};
 use crate::plan::foresee::{self, Before};
-use crate::plan::sync::{Undo, Wanted};
+use crate::plan::sync::{self, Undo, Wanted};
 use crate::render::Options;
 
 /// Requests for the parts of a record that are on their way at once.
@@ -71,6 +71,13 @@ pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy:
             BTreeMap::new()
         }
         other => other.doing("read what was last applied")?,
+    };
+    let failed = match failed(&client, &app).await {
+        Err(client::Error::Status { code: 403, .. }) => {
+            notes.push("these credentials may not read releases: what a failed one left may go without asking".to_owned());
+            BTreeSet::new()
+        }
+        other => other.doing("read what became of releases")?,
     };
     // The server has rendered its newest commit to what this release says, with these options: so it holds for the release's own commit.
     let same_options = path == source.path && default == its_own;
@@ -130,7 +137,7 @@ pub(super) async fn plan(cx: &Context, app: Option<&str>, wish: &Wish, strategy:
         inventory: &status.inventory,
         last: &last,
         policy: &app.spec.policy,
-        undo: Undo { failed: failed(&client, &app).await.doing("read what became of releases")?, ..Undo::default() },
+        undo: Undo { failed, ..Undo::default() },
         claimed: &claimed,
         find: &|key| there.all.get(key).cloned(),
         nodes: Some(&[]),
@@ -267,21 +274,23 @@ struct Recorded {
     last: BTreeMap<Key, Manifest>,
 }
 
-/// The releases that are none any more when a commit comes and whose objects are still there: those since the last good one that failed,
-/// and the one that is being tried.
+/// The releases that count as failed when the next commit comes, if they left anything.
 async fn failed(client: &Client, app: &Application) -> Result<BTreeSet<i64>, client::Error> {
     let status = app.status.as_ref().filter(|status| !status.last_good.is_empty());
     let Some(status) = status else { return Ok(BTreeSet::new()) };
     let good = release_number(&status.last_good);
-    let mut failed: BTreeSet<i64> = status.inventory.items().map(|item| item.created).filter(|number| *number > good).collect();
-    for number in failed.clone() {
+    if status.inventory.items().all(|item| item.created <= good) {
+        return Ok(BTreeSet::new());
+    }
+    let mut since = Vec::new();
+    for number in good + 1..=status.releases {
         let release = format!("{}-{number}", name(app));
         let found: Option<Release> = client.get(namespace(app), &release).await?;
-        if release != status.trial && !found.and_then(|found| found.status?.verdict).is_some_and(Verdict::failed) {
-            failed.remove(&number);
-        }
+        // What is being tried will be overtaken.
+        let verdict = if release == status.trial { Some(Verdict::Superseded) } else { found.and_then(|r| r.status?.verdict) };
+        since.push((number, verdict));
     }
-    Ok(failed)
+    Ok(sync::failed(&since))
 }
 
 /// What was last applied: the recorded objects of the releases that the inventory names.

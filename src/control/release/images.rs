@@ -16,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::look::Pass;
+use super::record::Content;
 use super::{ReleaseLoop, facts};
 use crate::control::Context;
 use crate::control::keyed::Trouble;
@@ -50,8 +51,14 @@ pub(super) enum Images {
 
 impl ReleaseLoop {
     /// Asks for the images that a plan needs before old pods are stopped for them.
-    pub(super) fn images(&mut self, cx: &mut Context<'_>, pass: &mut Pass<'_>, plan: &SyncPlan) -> Result<Images, Trouble> {
-        let wanted = risky(pass, plan);
+    pub(super) fn images(
+        &mut self,
+        cx: &mut Context<'_>,
+        pass: &mut Pass<'_>,
+        content: &Content,
+        plan: &SyncPlan,
+    ) -> Result<Images, Trouble> {
+        let wanted = risky(pass, content, plan);
         if wanted.is_empty() {
             return Ok(Images::There);
         }
@@ -104,10 +111,12 @@ pub(super) fn forget(pass: &mut Pass<'_>, release: &str) {
     }
 }
 
-/// Images that no host is known to have, for which old pods would be stopped; each with who needs it.
-fn risky(pass: &Pass<'_>, plan: &SyncPlan) -> BTreeMap<String, Needs> {
+/// Images that no host is known to have, for which old pods would be stopped; each with who needs it. What is only put back as it was is
+/// not this release's fault.
+fn risky(pass: &Pass<'_>, content: &Content, plan: &SyncPlan) -> BTreeMap<String, Needs> {
     let mut wanted = BTreeMap::new();
-    for change in plan.changes().filter(|c| c.action != Action::Create && c.name.0.kind == kind_of::<Deployment>()) {
+    let changes = plan.changes().filter(|c| c.name.0.kind == kind_of::<Deployment>() && content.wants(&c.name.0));
+    for change in changes.filter(|c| c.action != Action::Create) {
         let Ok(new) = serde_json::from_value::<Deployment>(change.new.clone()) else { continue };
         let Some(old) = change.old.clone().and_then(|old| serde_json::from_value::<Deployment>(old).ok()) else { continue };
         let serves = old.status.as_ref().and_then(|s| s.available_replicas).unwrap_or(0) > 0;

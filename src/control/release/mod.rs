@@ -10,6 +10,7 @@
 //! - `open`: a new release, its record, and what stands in its way;
 //! - `images`: whether new images can be pulled, before old pods are stopped for them;
 //! - `roll`: waves, verdict, and the way back;
+//! - `undo`: what is undone of what failed releases did;
 //! - `rest`: drift, late prunes, and how things are;
 //! - `retire`: an Application that is deleted;
 //! - `record`: Releases and Renderings;
@@ -27,6 +28,7 @@ mod retire;
 mod roll;
 #[cfg(test)]
 mod tests;
+mod undo;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -253,8 +253,11 @@ pub(super) fn supersede(pass: &mut Pass<'_>, by: &str) {
     let back = pass.status.rollout.as_ref().filter(|rollout| rollout.purpose == Purpose::Back && !rollout.stuck);
     if let Some(from) = back.map(|rollout| rollout.back_from.clone()) {
         record::tell(pass, &from, |status| {
-            status.phase = Phase::RolledBack;
-            status.finished.clone_from(&finished);
+            // After a retry of what was stuck it has been said how it ended.
+            if status.finished.is_none() {
+                status.phase = Phase::RolledBack;
+                status.finished.clone_from(&finished);
+            }
         });
     }
     let trial = std::mem::take(&mut pass.status.trial);

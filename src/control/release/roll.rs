@@ -22,11 +22,10 @@ use crate::mutant::{self, Mutant};
 use crate::object::admit::assign::Beside;
 use crate::object::admit::{self, Stamp};
 use crate::object::custom::{Kinds, definitions};
-use crate::object::manifest::Manifest;
-use crate::object::ours::{Evidence, Inventory, Phase, Purpose, Quarantined, Rollout, Verdict, release_number};
-use crate::object::{Draft, Key};
+use crate::object::ours::{Evidence, Inventory, OWNER_ANNOTATION, Phase, Purpose, Quarantined, Rollout, Verdict, release_number};
+use crate::object::{Draft, Key, Meta, Object};
 use crate::plan::health::{self, Health, State};
-use crate::plan::sync::{Action, Change, Name, Order, Prune, SyncPlan, Undo, Why, order};
+use crate::plan::sync::{Action, Change, Name, Order, Prune, SyncPlan, Why, order};
 use crate::plan::verdict::{self, Decision};
 
 /// How many pieces of evidence are kept with a release.
@@ -139,43 +138,6 @@ impl ReleaseLoop {
         Ok(())
     }
 
-    /// What a rollout would write, and the keys of what it wants to be there.
-    ///
-    /// On the way back that is more than the release's own objects: what was kept when it was good and was changed since, and what a
-    /// failed release took over, become again what they were. So it is on the way to a new release that comes before a way back was at
-    /// its end, or instead of one.
-    fn plan_for(
-        &mut self,
-        pass: &Pass<'_>,
-        content: &Content,
-        contents: &BTreeMap<String, Arc<Content>>,
-        purpose: Purpose,
-    ) -> Result<(SyncPlan, BTreeSet<Key>), Trouble> {
-        let mut wanted = content.wanted.clone();
-        let mut undo = Undo::default();
-        if purpose == Purpose::Trial {
-            undo.failed = failed(pass, content.number);
-            if !undo.failed.is_empty() {
-                let good = self.content(&pass.view, &pass.object.key, &pass.status.last_good)?;
-                let later = later(pass, &good, |key, number| undo.failed.contains(&number) && !content.wants(key));
-                wanted.extend(good.kept.iter().filter(|w| later.contains(&w.key)).cloned());
-                undo.give_back = taken_over(pass, &good, &later)?;
-            }
-        } else {
-            let later = later(pass, content, |key, _| !content.wants(key));
-            wanted.extend(content.kept.iter().filter(|w| later.contains(&w.key)).cloned());
-            undo.give_back = taken_over(pass, content, &later)?;
-            undo.back_to = matches!(purpose, Purpose::Back | Purpose::Return).then_some(content.number);
-        }
-        let keys = wanted.iter().map(|w| &w.key).chain(undo.give_back.keys()).cloned().collect();
-        let plan = self.plan_except(pass, &wanted, &content.commit, contents, &undo);
-        if purpose == Purpose::Trial && plan.waves.is_empty() && wanted.len() > content.wanted.len() {
-            // What was kept is as it was, and is not what this release wants.
-            return Ok((self.plan_except(pass, &content.wanted, &content.commit, contents, &undo), keys));
-        }
-        Ok((plan, keys))
-    }
-
     /// Whether a trial's images are there, as far as that has to be known before its first write. Otherwise it waits, or is refused
     /// without having touched anything.
     fn images_there(
@@ -186,7 +148,7 @@ impl ReleaseLoop {
         plan: &SyncPlan,
     ) -> Result<bool, Trouble> {
         let release = pass.status.rollout.as_ref().map(|r| r.release.clone()).unwrap_or_default();
-        match self.images(cx, pass, plan)? {
+        match self.images(cx, pass, content, plan)? {
             Images::There => {
                 if self.unasked.get(&pass.object.key) != Some(&release) {
                     images::forget(pass, &release);
@@ -208,7 +170,11 @@ impl ReleaseLoop {
             }
             Images::Missing(evidence) => {
                 self.bad(pass, content, evidence, Verdict::Rejected, "nothing was touched");
-                pass.status.target = pass.status.last_good.clone();
+                let good = release_number(&pass.status.last_good);
+                // What others did before is taken back by the way back that this trial came before.
+                if pass.status.inventory.items().all(|item| release_number(&item.release) <= good) {
+                    pass.status.target = pass.status.last_good.clone();
+                }
                 pass.status.rollout = None;
                 pass.until(Some(pass.now));
                 Ok(false)
@@ -391,7 +357,7 @@ impl ReleaseLoop {
         number: i64,
     ) -> Result<Vec<Key>, Vec<Evidence>> {
         let mut drafts: Vec<(Key, Draft, Option<u64>, Action)> = Vec::new();
-        let mut unchanged: Vec<(Key, String)> = Vec::new();
+        let mut unchanged: Vec<(Key, Arc<Object>)> = Vec::new();
         let mut evidence = Vec::new();
         let mut taken = Vec::new();
         let mut claims = BTreeSet::new();
@@ -419,7 +385,7 @@ impl ReleaseLoop {
                         .and_then(|()| admit::update_as(rules, &live, wanted, None, pass.now))
                         .map(|draft| match draft {
                             Some(draft) => drafts.push((key, draft, Some(live.revision), change.action)),
-                            None => unchanged.push((key, live.meta.uid.clone())),
+                            None => unchanged.push((key, live.clone())),
                         })
                 }
             };
@@ -449,15 +415,15 @@ impl ReleaseLoop {
         let inventory = &mut pass.status.inventory;
         for (key, draft, revision, action) in drafts {
             let created = if action == Action::Create { number } else { 0 };
-            note(inventory, &key, &draft.meta.uid, release, created);
+            note_or_forget(inventory, &key, &draft.meta, release, created);
             match revision {
                 None => pass.txn.create(draft),
                 Some(revision) => pass.txn.update(draft, revision),
             };
             written.push(key);
         }
-        for (key, uid) in unchanged {
-            note(inventory, &key, &uid, release, 0);
+        for (key, live) in unchanged {
+            note_or_forget(inventory, &key, &live.meta, release, 0);
         }
         Ok(written)
     }
@@ -485,6 +451,12 @@ impl ReleaseLoop {
         pass.status.waiting_on.clear();
         pass.status.health = State::Healthy.word().to_owned();
         let finished = Some(Time(pass.now));
+        // Also when people asked for the same meanwhile.
+        record::tell(pass, &rollout.back_from, |status| {
+            status.phase = Phase::RolledBack;
+            status.verdict = Some(Verdict::RolledBack);
+            status.finished.clone_from(&finished);
+        });
         match rollout.purpose {
             Purpose::Trial => {
                 pass.status.last_good.clone_from(name);
@@ -502,14 +474,7 @@ impl ReleaseLoop {
                 pass.say(Severity::Normal, "Good", format!("{name} ({}) is good", short(&content.commit)));
                 record::prune(pass);
             }
-            Purpose::Back => {
-                record::tell(pass, &rollout.back_from, |status| {
-                    status.phase = Phase::RolledBack;
-                    status.verdict = Some(Verdict::RolledBack);
-                    status.finished = finished;
-                });
-                pass.say(Severity::Normal, "RolledBack", format!("back at {name} ({})", short(&content.commit)));
-            }
+            Purpose::Back => pass.say(Severity::Normal, "RolledBack", format!("back at {name} ({})", short(&content.commit))),
             Purpose::Return | Purpose::Pin => {
                 pass.say(Severity::Normal, "Arrived", format!("at {name} ({})", short(&content.commit)));
             }
@@ -614,43 +579,6 @@ fn waits(pass: &mut Pass<'_>, mut on: Vec<String>, errored: bool, verifying: boo
     });
 }
 
-/// The numbers of releases between the last good one and this one that came to a bad end, or to none.
-fn failed(pass: &Pass<'_>, number: i64) -> BTreeSet<i64> {
-    let Some(good) = record::release(&pass.view, &pass.object.key, &pass.status.last_good) else { return BTreeSet::new() };
-    let came_to_nothing = |number: &i64| {
-        let name = format!("{}-{number}", pass.object.key.name);
-        let release = record::release(&pass.view, &pass.object.key, &name);
-        release.and_then(|release| release.status.as_ref()?.verdict).is_some_and(Verdict::failed)
-    };
-    (good.spec.number + 1..number).filter(came_to_nothing).collect()
-}
-
-/// What was written last by a release after this one, as far as it `counts`.
-fn later(pass: &Pass<'_>, content: &Content, counts: impl Fn(&Key, i64) -> bool) -> BTreeSet<Key> {
-    let items = pass.status.inventory.iter().map(|(key, item)| (key, release_number(&item.release)));
-    items.filter(|(key, number)| *number > content.number && counts(key, *number)).map(|(key, _)| key.clone()).collect()
-}
-
-/// What later releases took over from nobody, as it was before the first of them did.
-fn taken_over(pass: &Pass<'_>, content: &Content, later: &BTreeSet<Key>) -> Result<BTreeMap<Key, Manifest>, Trouble> {
-    let mut before = BTreeMap::new();
-    if later.is_empty() {
-        return Ok(before);
-    }
-    for (object, release) in record::releases(&pass.view, &pass.object.key) {
-        if release.spec.number <= content.number {
-            continue;
-        }
-        for noted in record::noted(&pass.view, &pass.object.key, &object.key.name, Note::Before)? {
-            let kept = content.kept.iter().any(|w| w.key == noted.key);
-            if later.contains(&noted.key) && !kept {
-                before.entry(noted.key).or_insert(noted.value);
-            }
-        }
-    }
-    Ok(before)
-}
-
 fn verb(purpose: Purpose) -> &'static str {
     match purpose {
         Purpose::Trial => "rolling out",
@@ -679,6 +607,15 @@ fn shortened(mut evidence: Evidence) -> Evidence {
 /// The first fact, as one sentence.
 fn reason(evidence: &[Evidence]) -> String {
     evidence.first().map_or_else(|| "no reason was recorded".to_owned(), |e| format!("{}: {}", e.object, health::show(e)))
+}
+
+/// Notes that an object is managed, or that it is not any more because it was given back.
+fn note_or_forget(inventory: &mut Inventory, key: &Key, meta: &Meta, release: &str, created: i64) {
+    if meta.annotations.contains_key(OWNER_ANNOTATION) {
+        note(inventory, key, &meta.uid, release, created);
+    } else {
+        inventory.forget(key);
+    }
 }
 
 /// Notes that an object is managed, and from which release.

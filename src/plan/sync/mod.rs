@@ -21,7 +21,7 @@ use serde_json::Value;
 use crate::mutant::{self, Mutant};
 use crate::object::manifest::{Digest, Manifest};
 use crate::object::ours::{
-    COMMIT_ANNOTATION, Inventory, ORIGIN_ANNOTATION, OWNER_ANNOTATION, Policy, ProblemRecord, SELF_HEAL_ANNOTATION,
+    COMMIT_ANNOTATION, Inventory, ORIGIN_ANNOTATION, OWNER_ANNOTATION, Policy, ProblemRecord, SELF_HEAL_ANNOTATION, Verdict,
     WAVE_ANNOTATION,
 };
 use crate::object::patch::{three_way, wish};
@@ -39,6 +39,19 @@ pub struct Wanted {
     pub value: Manifest,
     /// Where it is written.
     pub origin: Origin,
+}
+
+/// Which releases a new one takes for failed, of those `since` the last good one, oldest first, each with what became of it.
+///
+/// These are all up to the newest that was taken back: a way back that had been given the time would have undone what they did. And the
+/// one that the new one overtakes. What was overtaken before that one may have served for long, although nobody judged it.
+pub fn failed(since: &[(i64, Option<Verdict>)]) -> BTreeSet<i64> {
+    let back = since.iter().rev().find(|(_, verdict)| *verdict == Some(Verdict::RolledBack)).map(|(number, _)| *number);
+    // A commit that was refused did nothing.
+    let newest = since.iter().rev().find(|(_, verdict)| *verdict != Some(Verdict::Rejected));
+    let overtaken = newest.filter(|(_, verdict)| *verdict == Some(Verdict::Superseded)).map(|(number, _)| *number);
+    let numbers = since.iter().map(|(number, _)| *number);
+    numbers.filter(|number| back.is_some_and(|back| *number <= back) || Some(*number) == overtaken).collect()
 }
 
 /// What a plan is made from. A narrow view: only this Application's objects.
@@ -73,8 +86,7 @@ pub struct Undo {
     /// On the way back to a release: its number. What newer releases created goes without asking, because it was not there before; what
     /// they adopted stays.
     pub back_to: Option<i64>,
-    /// On the way to a new release: the numbers of those since the last good one that failed or were superseded. What they created goes
-    /// without asking as well, as it would have on a way back that had been given the time; unless much else would go, too.
+    /// On the way to a new release: what these releases created goes without asking as well ([`failed`]), unless much else would go too.
     pub failed: BTreeSet<i64>,
     /// Objects that a failed release took over from nobody, as they were before that. They are put back and let go.
     pub give_back: BTreeMap<Key, Manifest>,

@@ -450,6 +450,28 @@ fn what_failed_releases_created_goes_without_asking_unless_much_else_goes() {
 }
 
 #[test]
+fn failed_is_what_a_way_back_would_have_undone_and_what_is_overtaken() {
+    use Verdict::{Good, Rejected, RolledBack, Stuck, Superseded};
+    for (since, expected) in [
+        (vec![], vec![]),
+        (vec![Some(RolledBack)], vec![4]),
+        (vec![Some(Superseded)], vec![4]),
+        (vec![Some(Superseded), Some(Rejected)], vec![4]),
+        // It may have served for long.
+        (vec![Some(Superseded), Some(Superseded)], vec![5]),
+        (vec![Some(Stuck)], vec![]),
+        (vec![Some(Superseded), Some(Stuck)], vec![]),
+        // A way back from the newest leads over all before.
+        (vec![Some(Superseded), Some(Stuck), None, Some(RolledBack)], vec![4, 5, 6, 7]),
+        (vec![Some(RolledBack), Some(Superseded), Some(Superseded)], vec![4, 6]),
+        (vec![Some(Good), None], vec![]),
+    ] {
+        let since: Vec<_> = (4..).zip(since).collect();
+        assert_eq!(failed(&since).into_iter().collect::<Vec<i64>>(), expected, "{since:?}");
+    }
+}
+
+#[test]
 fn secrets_are_masked_but_shown_as_changed() {
     let secret = |a: &str| json!({"apiVersion": "v1", "kind": "Secret", "data": {"a": a, "b": "c2FtZQ=="}});
     let (old, new) = masked(Some(&secret("b25l")), Some(&secret("dHdv")));

@@ -82,47 +82,103 @@ fn rb1_what_a_failed_trial_took_over_is_given_back() {
     }
 }
 
-/// A commit comes while it goes back from another one.
+/// A release with `extra` that stays because it is protected, and one that is bad, creates `new` and `mail`, changes `extra` and takes over
+/// `theirs`. It ends while it goes back, or with the trial if that never comes to an end by itself.
+fn bad_and_under_way(image: &str) -> House {
+    let mut house = House::with_app(json!({"soakSeconds": 2}));
+    house.apply(config("theirs", "before"));
+    house.push("c1", &[protected("extra", "1"), config("settings", "1"), web("web:1")]);
+    house.pass(4);
+    house.push("c2", &[config("settings", "1"), web("web:1")]);
+    house.pass(4);
+    assert_eq!(house.status("app").last_good, "app-2", "{}", house.show());
+    let bad = [config("extra", "bad"), config("theirs", "bad"), config("new", "bad"), deployment("mail", image, 1)];
+    house.push("c3", &[config("settings", "1"), web("web:1")].into_iter().chain(bad).collect::<Vec<_>>());
+    for _ in 0..20 {
+        house.now += SignedDuration::from_secs(1);
+        house.heartbeat();
+        while house.round() {
+            if house.status("app").phase == Phase::RollingBack {
+                return house;
+            }
+        }
+    }
+    assert_eq!(data(&house, "theirs"), Some(json!({"key": "bad"})), "{}", house.show());
+    house
+}
+
+/// Everything is as it was before the bad release.
+fn is_undone(house: &House, release: &str) {
+    assert_eq!((data(house, "theirs"), data(house, "new")), (Some(json!({"key": "before"})), None), "{}", house.show());
+    assert_eq!(data(house, "extra"), Some(json!({"key": "1"})), "{}", house.show());
+    assert!(house.store.get(&Key::of::<Deployment>("default", "mail")).is_none(), "{}", house.show());
+    let inventory = house.status("app").inventory;
+    let items: Vec<_> = inventory.items().map(|i| i.name.as_str()).collect();
+    assert_eq!(items, ["extra", "settings", "web"], "what was given back is forgotten, and what is kept is not");
+    let kept = Key::of::<Rendering>(SYSTEM_NAMESPACE, &format!("{release}-kept-0"));
+    assert!(house.store.get(&kept).is_some(), "a way back to {release} leads back to what it kept");
+}
+
 #[test]
 fn rb1_a_commit_that_interrupts_the_way_back_undoes_what_that_would_have() {
-    for forgetful in [false, true] {
-        let mut house = House::with_app(json!({"soakSeconds": 2}));
-        house.forgetful = forgetful;
-        house.apply(config("theirs", "before"));
-        house.push("c1", &[protected("extra", "1"), config("settings", "1"), web("web:1")]);
-        house.pass(4);
-        house.push("c2", &[config("settings", "1"), web("web:1")]);
-        house.pass(4);
-        assert_eq!(house.status("app").last_good, "app-2", "{}", house.show());
-        let bad = [config("extra", "bad"), config("theirs", "bad"), config("new", "bad"), deployment("mail", "crash:3", 1)];
-        house.push("c3", &[config("settings", "1"), web("web:1")].into_iter().chain(bad).collect::<Vec<_>>());
-        let bad = |house: &House| house.status("app").phase == Phase::RollingBack;
-        while !bad(&house) {
-            house.now += SignedDuration::from_secs(1);
-            house.heartbeat();
-            while !bad(&house) && house.round() {}
-        }
-        house.push("c4", &[config("settings", "4"), web("web:1")]);
-        house.pass(20);
-        expect![[r#"
-            app Synced Healthy good=app-4 target=app-4: serving app-4 (c4)
-              app-1 c1 Healthy Good: good
-              app-2 c2 Healthy Good: good
-              app-3 c3 RolledBack RolledBack: bad: Deployment default/mail: pod mail-65d8f784b-hwsxl on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times
-              app-4 c4 Healthy Good: good
-            config extra {"key":"1"}
-            config settings {"key":"4"}
-            config theirs {"key":"before"}
-            deployment web web:1 3/3
-              pods web:1 x3
-        "#]]
-        .assert_eq(&house.show());
-        let items: Vec<_> = house.status("app").inventory.items().map(|i| i.name.clone()).collect();
-        assert_eq!(items, ["extra", "settings", "web"], "what was given back is forgotten, and what is kept is not");
-        assert_eq!(house.status("app").inventory.items().find(|i| i.name == "extra").unwrap().release, "app-4");
-        let kept = Key::of::<Rendering>(SYSTEM_NAMESPACE, "app-4-kept-0");
-        assert!(house.store.get(&kept).is_some(), "a way back to the new one leads back to it as well");
-    }
+    let mut house = bad_and_under_way("crash:3");
+    assert_eq!(house.status("app").phase, Phase::RollingBack, "{}", house.show());
+    house.push("c4", &[config("settings", "4"), web("web:1")]);
+    house.pass(20);
+    expect![[r#"
+        app Synced Healthy good=app-4 target=app-4: serving app-4 (c4)
+          app-1 c1 Healthy Good: good
+          app-2 c2 Healthy Good: good
+          app-3 c3 RolledBack RolledBack: bad: Deployment default/mail: pod mail-65d8f784b-hwsxl on a: CrashLoopBackOff: container c ended with exit code 3, restarted 2 times
+          app-4 c4 Healthy Good: good
+        config extra {"key":"1"}
+        config settings {"key":"4"}
+        config theirs {"key":"before"}
+        deployment web web:1 3/3
+          pods web:1 x3
+    "#]]
+    .assert_eq(&house.show());
+    is_undone(&house, "app-4");
+}
+
+#[test]
+fn rb1_so_does_one_that_overtakes_a_trial() {
+    let mut house = bad_and_under_way("never:3");
+    assert_eq!(house.status("app").trial, "app-3", "{}", house.show());
+    house.push("c4", &[config("settings", "4"), web("web:1")]);
+    house.pass(20);
+    assert_eq!(house.status("app").last_good, "app-4", "{}", house.show());
+    is_undone(&house, "app-4");
+}
+
+#[test]
+fn rb1_a_refused_commit_does_not_end_the_way_back() {
+    let mut house = bad_and_under_way("crash:3");
+    assert_eq!(house.status("app").phase, Phase::RollingBack, "{}", house.show());
+    let mut recreated = web("missing:4");
+    recreated["spec"]["strategy"] = json!({"type": "Recreate"});
+    house.push("c4", &[config("settings", "1"), recreated]);
+    house.pass(40);
+    let status = house.status("app");
+    assert_eq!((status.phase, &*status.last_good, &*status.target), (Phase::RolledBack, "app-2", "app-2"), "{}", house.show());
+    assert!(house.show().contains("app-4 c4 Preflight Rejected"), "{}", house.show());
+    is_undone(&house, "app-2");
+}
+
+/// What a first trial gave back, and people changed since, is noted again by the next one that takes it over.
+#[test]
+fn rb1_what_was_given_back_is_its_owners_again() {
+    let mut house = bad_and_under_way("crash:3");
+    house.push("c4", &[config("settings", "4"), web("web:1"), deployment("slow", "never:4", 1)]);
+    house.pass(3);
+    assert_eq!(data(&house, "theirs"), Some(json!({"key": "before"})), "{}", house.show());
+    house.edit(&Key::of::<ConfigMap>("default", "theirs"), None, |v| v["data"]["key"] = json!("mine"));
+    house.push("c5", &[config("settings", "5"), web("crash:5"), config("theirs", "taken again")]);
+    house.pass(1);
+    assert_eq!(data(&house, "theirs"), Some(json!({"key": "taken again"})), "{}", house.show());
+    house.pass(40);
+    assert_eq!(house.status("app").phase, Phase::RolledBack, "{}", house.show());
+    assert_eq!(data(&house, "theirs"), Some(json!({"key": "mine"})), "{}", house.show());
 }
 
 /// A good release, at rest.
