@@ -250,10 +250,9 @@ impl ReleaseLoop {
 /// Ends what is under way: a trial without a verdict on it, a way back with the verdict that it has.
 pub(super) fn supersede(pass: &mut Pass<'_>, by: &str) {
     let finished = Some(Time(pass.now));
-    let back = pass.status.rollout.as_ref().filter(|rollout| rollout.purpose == Purpose::Back && !rollout.stuck);
-    if let Some(from) = back.map(|rollout| rollout.back_from.clone()) {
+    if let Some(from) = pass.status.rollout.as_ref().map(|rollout| rollout.back_from.clone()) {
         record::tell(pass, &from, |status| {
-            // After a retry of what was stuck it has been said how it ended.
+            // Of what was stuck it has been said how it ended.
             if status.finished.is_none() {
                 status.phase = Phase::RolledBack;
                 status.finished.clone_from(&finished);

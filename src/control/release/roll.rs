@@ -170,12 +170,15 @@ impl ReleaseLoop {
             }
             Images::Missing(evidence) => {
                 self.bad(pass, content, evidence, Verdict::Rejected, "nothing was touched");
-                let good = release_number(&pass.status.last_good);
-                // What others did before is taken back by the way back that this trial came before.
+                let to = pass.status.last_good.clone();
+                let good = release_number(&to);
                 if pass.status.inventory.items().all(|item| release_number(&item.release) <= good) {
-                    pass.status.target = pass.status.last_good.clone();
+                    pass.status.target = to;
+                    pass.status.rollout = None;
+                } else {
+                    // Others did something before, and this one had come before the way back from that.
+                    turn_back(pass, to, "");
                 }
-                pass.status.rollout = None;
                 pass.until(Some(pass.now));
                 Ok(false)
             }
@@ -265,20 +268,7 @@ impl ReleaseLoop {
                     false => pass.status.last_good.clone(),
                 };
                 self.bad(pass, content, evidence, Verdict::RolledBack, &format!("it goes back to {to}"));
-                let now = Some(Time(pass.now));
-                pass.status.target.clone_from(&to);
-                pass.status.phase = Phase::RollingBack;
-                pass.status.message = format!("{} was bad; going back to {to}", rollout.release);
-                pass.status.rollout = Some(Rollout {
-                    release: to,
-                    purpose: Purpose::Back,
-                    back_from: rollout.release.clone(),
-                    started: now.clone(),
-                    progressed: now,
-                    unhealthy_before: rollout.unhealthy_before.clone(),
-                    restarts_before: rollout.restarts_before.clone(),
-                    ..Rollout::default()
-                });
+                turn_back(pass, to, &rollout.release);
                 pass.until(Some(pass.now));
             }
             Decision::Stuck { evidence } => {
@@ -412,10 +402,11 @@ impl ReleaseLoop {
             }]);
         }
         let mut written = Vec::new();
+        let owner = pass.owner();
         let inventory = &mut pass.status.inventory;
         for (key, draft, revision, action) in drafts {
             let created = if action == Action::Create { number } else { 0 };
-            note_or_forget(inventory, &key, &draft.meta, release, created);
+            note_or_forget(inventory, &owner, &key, &draft.meta, (release, created));
             match revision {
                 None => pass.txn.create(draft),
                 Some(revision) => pass.txn.update(draft, revision),
@@ -423,7 +414,7 @@ impl ReleaseLoop {
             written.push(key);
         }
         for (key, live) in unchanged {
-            note_or_forget(inventory, &key, &live.meta, release, 0);
+            note_or_forget(inventory, &owner, &key, &live.meta, (release, 0));
         }
         Ok(written)
     }
@@ -558,6 +549,25 @@ fn previous(pass: &Pass<'_>, number: i64) -> Option<String> {
     before.next_back().map(|(object, _)| object.key.name.to_string())
 }
 
+/// Begins the way back, with the excuses of what it turns back from. `from` is what has failed.
+fn turn_back(pass: &mut Pass<'_>, to: String, from: &str) {
+    let rollout = pass.status.rollout.take().unwrap_or_default();
+    let now = Some(Time(pass.now));
+    pass.status.target.clone_from(&to);
+    pass.status.phase = Phase::RollingBack;
+    pass.status.message = format!("{} was bad; going back to {to}", rollout.release);
+    pass.status.rollout = Some(Rollout {
+        release: to,
+        purpose: Purpose::Back,
+        back_from: from.to_owned(),
+        started: now.clone(),
+        progressed: now,
+        unhealthy_before: rollout.unhealthy_before,
+        restarts_before: rollout.restarts_before,
+        ..Rollout::default()
+    });
+}
+
 /// Says what is waited for.
 fn waits(pass: &mut Pass<'_>, mut on: Vec<String>, errored: bool, verifying: bool) {
     let Some(rollout) = pass.status.rollout.clone() else { return };
@@ -610,8 +620,8 @@ fn reason(evidence: &[Evidence]) -> String {
 }
 
 /// Notes that an object is managed, or that it is not any more because it was given back.
-fn note_or_forget(inventory: &mut Inventory, key: &Key, meta: &Meta, release: &str, created: i64) {
-    if meta.annotations.contains_key(OWNER_ANNOTATION) {
+fn note_or_forget(inventory: &mut Inventory, owner: &str, key: &Key, meta: &Meta, (release, created): (&str, i64)) {
+    if meta.annotations.get(OWNER_ANNOTATION).is_some_and(|by| by == owner) {
         note(inventory, key, &meta.uid, release, created);
     } else {
         inventory.forget(key);

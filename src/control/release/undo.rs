@@ -92,7 +92,9 @@ fn taken_over(pass: &Pass<'_>, content: &Content, later: &BTreeSet<Key>) -> Resu
         }
         for noted in record::noted(&pass.view, &pass.object.key, &object.key.name, Note::Before)? {
             let kept = content.kept.iter().any(|w| w.key == noted.key);
-            if later.contains(&noted.key) && !kept {
+            // What a release made anew is its own.
+            let taken = pass.status.inventory.get(&noted.key).is_some_and(|item| item.created == 0);
+            if taken && later.contains(&noted.key) && !kept {
                 // What was given back and taken over again was noted again.
                 before.insert(noted.key, noted.value);
             }
