@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use http::{HeaderMap, header, request};
 use jiff::{SignedDuration, Timestamp};
@@ -33,9 +32,6 @@ pub const REVOKED: &str = "revoked-credentials";
 /// The key of [`Identity::extra`] that names the credential.
 pub const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 
-/// How often whoever keeps a connection open looks whether its credential is still good ([`Api::still_valid`]). That one was withdrawn is
-/// noticed within five seconds (SE7); a second is left for the look itself.
-pub(super) const LOOK_EVERY: Duration = Duration::from_secs(4);
 /// How long a token that was found good is not computed anew. What it hangs on is looked at each time all the same.
 const REMEMBERED: SignedDuration = SignedDuration::from_secs(10);
 /// How many such tokens.

@@ -46,6 +46,7 @@ mod failure;
 mod impersonate;
 pub mod join;
 mod lane;
+mod lasting;
 pub mod listen;
 mod metrics;
 mod openapi;
@@ -92,6 +93,7 @@ struct Inner {
     sessions: Arc<Semaphore>,
     authority: Option<Arc<Authority>>,
     tunnels: Tunnels,
+    lasting: lasting::Lasting,
     rbac: Rbac,
     node_keys: join::NodeKeys,
     documents: openapi::Documents,
@@ -150,6 +152,7 @@ impl Api {
             sessions,
             authority,
             tunnels,
+            lasting: lasting::Lasting::default(),
             rbac,
             node_keys: join::NodeKeys::default(),
             documents,

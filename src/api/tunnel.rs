@@ -18,7 +18,6 @@ use tokio::sync::Notify;
 
 use super::Api;
 use super::auth::Identity;
-use super::authn::LOOK_EVERY;
 use super::failure::Failure;
 
 /// The protocol's name in the `Upgrade` header.
@@ -103,23 +102,15 @@ impl Api {
         tunnels.open.lock().insert(node.to_owned(), Tunnel { number, sender });
         tunnels.opened.notify_waiters();
         tracing::debug!(node, "the agent is connected");
-        let mut connection = std::pin::pin!(connection);
-        loop {
-            tokio::select! {
-                ended = connection.as_mut() => {
-                    if let Err(error) = ended {
-                        tracing::debug!(node, "the tunnel broke: {error}");
-                    }
-                    break;
-                }
-                () = self.inner.stopping.cancelled() => break,
-                () = tokio::time::sleep(LOOK_EVERY) => {
-                    if !self.still_valid(identity) {
-                        tracing::info!(node, "the agent's certificate is no longer good: its tunnel is closed");
-                        break;
-                    }
+        let stay = self.stay_valid(identity);
+        tokio::select! {
+            ended = connection => {
+                if let Err(error) = ended {
+                    tracing::debug!(node, "the tunnel broke: {error}");
                 }
             }
+            () = self.inner.stopping.cancelled() => {}
+            () = stay.over() => tracing::info!(node, "the agent's certificate is no longer good: its tunnel is closed"),
         }
         let mut open = tunnels.open.lock();
         if open.get(node).is_some_and(|tunnel| tunnel.number == number) {

@@ -18,8 +18,8 @@ use tokio::time::Instant;
 
 use super::Api;
 use super::auth::{Identity, Verb};
-use super::authn::LOOK_EVERY;
 use super::failure::{Failure, bytes_response};
+use super::lasting::Stay;
 use super::path::{Query, Target};
 use super::read::{Selection, shown, version};
 use super::table::{self, Form};
@@ -35,11 +35,26 @@ const LASTS: u64 = 30 * 60;
 /// Events that wait already are sent together up to this many bytes.
 const PIECE: usize = 64 * 1024;
 
-struct Stream {
-    api: Api,
+/// How often a watch of a kind that somebody defined looks whether that is still so.
+const SERVED_EVERY: Duration = Duration::from_secs(4);
+
+/// Who watches what.
+struct Asked {
     identity: Identity,
     target: Target,
     query: Query,
+}
+
+impl Asked {
+    fn may(&self, api: &Api) -> bool {
+        api.still_valid(&self.identity) && api.authorize(&self.identity, Verb::Watch, &self.target, &self.query).is_ok()
+    }
+}
+
+struct Stream {
+    api: Api,
+    asked: Arc<Asked>,
+    stay: Stay,
     selection: Selection,
     form: Form,
     watch: Watch,
@@ -79,11 +94,14 @@ impl Api {
             // Spread, so that those who came together do not come back together.
             _ => LASTS + getrandom::u32().unwrap_or(0) as u64 % LASTS,
         };
+        let who = Arc::new(Asked { identity: identity.clone(), target: target.clone(), query: query.clone() });
         let mut stream = Stream {
             api: self.clone(),
-            identity: identity.clone(),
-            target: target.clone(),
-            query: query.clone(),
+            stay: self.stay({
+                let who = who.clone();
+                move |api| who.may(api)
+            }),
+            asked: who,
             form,
             initial: VecDeque::new(),
             marks_initial: initial_events && bookmarks,
@@ -134,7 +152,7 @@ impl Stream {
     async fn piece(&mut self) -> Option<Bytes> {
         while !self.over {
             // A right that ended, with a certificate or with the pod that gave it, ends what it opened.
-            if !self.may() {
+            if self.stay.is_over() || !self.asked.may(&self.api) {
                 return None;
             }
             let now = Instant::now();
@@ -166,10 +184,16 @@ impl Stream {
             if self.over {
                 return None;
             }
-            let look = (now + LOOK_EVERY).min(self.end);
-            let bell = if self.bookmarks { self.next_bookmark.min(look) } else { look };
+            let mut bell = self.end;
+            if self.bookmarks {
+                bell = bell.min(self.next_bookmark);
+            }
+            if self.asked.target.kind.custom.is_some() {
+                bell = bell.min(now + SERVED_EVERY);
+            }
             tokio::select! {
                 () = self.watch.ready() => {}
+                () = self.stay.over() => {}
                 () = self.api.inner.stopping.cancelled() => {}
                 () = tokio::time::sleep_until(bell) => {}
             }
@@ -177,13 +201,9 @@ impl Stream {
         None
     }
 
-    fn may(&self) -> bool {
-        self.api.still_valid(&self.identity) && self.api.authorize(&self.identity, Verb::Watch, &self.target, &self.query).is_ok()
-    }
-
     /// Whether the kind is still what it was when the watch began: its definition has neither gone nor been changed.
     fn served(&self) -> bool {
-        let kind = self.target.kind;
+        let kind = self.asked.target.kind;
         let now = || Kinds::established(self.api.store().durable_view().list(custom::definitions()));
         kind.custom.is_none()
             || now().of_path(kind.group, kind.version, kind.plural).is_some_and(|found| std::ptr::eq(found, kind))
@@ -248,17 +268,17 @@ impl Stream {
         out.put_slice(r#type.as_bytes());
         out.put_slice(b"\",\"object\":");
         match &self.form {
-            Form::Objects => out.put_slice(&shown(self.target.kind, object)),
+            Form::Objects => out.put_slice(&shown(self.asked.target.kind, object)),
             Form::Table { version, include } => {
                 let now = self.api.now();
                 let metadata = json!({"resourceVersion": object.revision.to_string()});
-                let mut table = table::head(self.target.kind, version, metadata, !self.headed);
+                let mut table = table::head(self.asked.target.kind, version, metadata, !self.headed);
                 self.headed = true;
-                table["rows"] = vec![table::row(self.target.kind, object, version, *include, now)].into();
+                table["rows"] = vec![table::row(self.asked.target.kind, object, version, *include, now)].into();
                 out.put_slice(table.to_string().as_bytes());
             }
             Form::Metadata { version } => out.put_slice(table::partial(object.value(), version).to_string().as_bytes()),
-            Form::Fields(fields) => out.put_slice(&table::part(&shown(self.target.kind, object), fields)),
+            Form::Fields(fields) => out.put_slice(&table::part(&shown(self.asked.target.kind, object), fields)),
         }
         out.put_slice(b"}\n");
     }
@@ -270,7 +290,7 @@ impl Stream {
     }
 
     fn write_bookmark(&mut self, revision: Revision, initial: bool, out: &mut BytesMut) {
-        let kind = self.target.kind;
+        let kind = self.asked.target.kind;
         let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": Value::Null});
         if initial {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});

@@ -27,7 +27,6 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::Api;
 use super::auth::Identity;
-use super::authn::LOOK_EVERY;
 use super::failure::{Failure, bytes_response};
 use super::path::{Query, Target, encode};
 
@@ -125,15 +124,10 @@ impl Api {
 
     /// Ready when a stream has to be cut: the credential is no longer good, or the server stops.
     async fn until_cut(&self, identity: &Identity) {
-        loop {
-            tokio::select! {
-                () = self.inner.stopping.cancelled() => return,
-                () = tokio::time::sleep(LOOK_EVERY) => {
-                    if !self.still_valid(identity) {
-                        return;
-                    }
-                }
-            }
+        let stay = self.stay_valid(identity);
+        tokio::select! {
+            () = self.inner.stopping.cancelled() => {}
+            () = stay.over() => {}
         }
     }
 }
