@@ -502,6 +502,11 @@ pub enum Verdict {
     Stuck,
 }
 
+/// The name of an Application's release by its number.
+pub fn release_name(application: &str, number: i64) -> String {
+    format!("{application}-{number}")
+}
+
 /// The number in a release's name; 0 if it has none.
 pub fn release_number(name: &str) -> i64 {
     name.rsplit('-').next().and_then(|n| n.parse().ok()).unwrap_or(0)

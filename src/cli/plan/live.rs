@@ -23,7 +23,7 @@ use crate::cli::{Context, Explain, Failure, get, validate};
 use crate::client::{self, Client};
 use crate::object::custom::{Definition, Kinds, definitions};
 use crate::object::manifest::Manifest;
-use crate::object::ours::{Application, Inventory, OWNER_ANNOTATION, Release, Rendering, Verdict, release_number};
+use crate::object::ours::{Application, Inventory, OWNER_ANNOTATION, Release, Rendering, Verdict, release_name, release_number};
 use crate::object::{Key, Kind, Object, kind_of};
 use crate::plan::foresee::{self, Before};
 use crate::plan::sync::{self, Undo, Wanted};
@@ -284,7 +284,7 @@ async fn failed(client: &Client, app: &Application) -> Result<BTreeSet<i64>, cli
     }
     let mut since = Vec::new();
     for number in good + 1..=status.releases {
-        let release = format!("{}-{number}", name(app));
+        let release = release_name(name(app), number);
         let found: Option<Release> = client.get(namespace(app), &release).await?;
         // What is being tried will be overtaken.
         let verdict = if release == status.trial { Some(Verdict::Superseded) } else { found.and_then(|r| r.status?.verdict) };

@@ -533,6 +533,15 @@ impl ReleaseLoop {
         Ok(content)
     }
 
+    /// What the last good release consists of, if there is one and its record is there.
+    pub(super) fn last_good(&mut self, pass: &Pass<'_>) -> Result<Option<Arc<Content>>, Trouble> {
+        let (application, good) = (&pass.object.key, &pass.status.last_good);
+        match record::release(&pass.view, application, good) {
+            Some(_) => self.content(&pass.view, application, good).map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// Whether another Application holds on to an object: it manages it and its newest known commit still wants it.
     pub(super) fn claims(&self, view: &View, other: &str, object: &Key) -> bool {
         let Some((namespace, name)) = other.split_once('/') else { return false };

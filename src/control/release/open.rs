@@ -236,10 +236,7 @@ impl ReleaseLoop {
         if unhealthy.is_empty() {
             return Ok(());
         }
-        let good = match record::release(&pass.view, &pass.object.key, &pass.status.last_good) {
-            Some(_) => Some(self.content(&pass.view, &pass.object.key, &pass.status.last_good)?),
-            None => None,
-        };
+        let good = self.last_good(pass)?;
         let same = |w: &&Wanted| good.as_ref().is_some_and(|good| good.value(&w.key) == Some(&w.value));
         let same: BTreeSet<String> = wanted.iter().filter(same).map(|w| facts::name(&w.key)).collect();
         unhealthy.retain(|name, _| same.contains(name));

@@ -17,7 +17,7 @@ use crate::object::admit::Refused;
 use crate::object::custom::plural_of;
 use crate::object::manifest::{Digest, Manifest};
 use crate::object::ours::{
-    Application, ORIGIN_ANNOTATION, Release, ReleaseSpec, ReleaseStatus, RenderedObject, Rendering, Verdict,
+    Application, ORIGIN_ANNOTATION, Release, ReleaseSpec, ReleaseStatus, RenderedObject, Rendering, Verdict, release_name,
 };
 use crate::object::source::Origin;
 use crate::object::{Draft, Key, Kind, Object, kind_of};
@@ -222,7 +222,7 @@ pub(super) fn write(
     let known = releases(&pass.view, application).last().map_or(0, |(_, r)| r.spec.number);
     spec.number = pass.status.releases.max(known) + 1;
     spec.application = application.name.to_string();
-    let name = format!("{}-{}", spec.application, spec.number);
+    let name = release_name(&spec.application, spec.number);
     let pieces = pieces(wanted);
     spec.renderings = pieces.iter().map(|part| piece_name(application, &pass.object.meta.uid, part)).collect();
     spec.objects = wanted.len() as i64;

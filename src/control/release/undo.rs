@@ -12,7 +12,7 @@ use super::{ReleaseLoop, record};
 use crate::control::keyed::Trouble;
 use crate::object::Key;
 use crate::object::manifest::Manifest;
-use crate::object::ours::{OWNER_ANNOTATION, Purpose, Verdict, release_number};
+use crate::object::ours::{OWNER_ANNOTATION, Purpose, Verdict, release_name, release_number};
 use crate::plan::sync::{self, SyncPlan, Undo};
 
 impl ReleaseLoop {
@@ -27,42 +27,35 @@ impl ReleaseLoop {
         contents: &BTreeMap<String, Arc<Content>>,
         purpose: Purpose,
     ) -> Result<(SyncPlan, BTreeSet<Key>), Trouble> {
+        let trial = purpose == Purpose::Trial;
         let mut wanted = content.wanted.clone();
-        let mut undo = Undo::default();
-        if purpose != Purpose::Trial {
-            let later = later(pass, content, content);
-            wanted.extend(content.kept.iter().filter(|w| later.contains(&w.key)).cloned());
-            undo.give_back = taken_over(pass, content, &later)?;
-            undo.back_to = matches!(purpose, Purpose::Back | Purpose::Return).then_some(content.number);
-        } else if let Some(good) = self.good_before(pass, content)? {
-            let later = later(pass, &good, content);
-            // What is on its way out is not made again: this release does not want it.
-            let there = |key: &Key| pass.view.get(key).is_some_and(|object| !object.meta.deleting());
-            wanted.extend(good.kept.iter().filter(|w| later.contains(&w.key) && there(&w.key)).cloned());
-            undo.give_back = taken_over(pass, &good, &later)?;
-            undo.failed = sync::failed(&verdicts(pass, good.number, content.number));
+        let back_to = matches!(purpose, Purpose::Back | Purpose::Return).then_some(content.number);
+        let mut undo = Undo { back_to, ..Undo::default() };
+        let between = content.number > release_number(&pass.status.last_good) + 1;
+        let good = if trial && between { self.last_good(pass)? } else { None };
+        // What was done after this release is undone.
+        if let Some(from) = if trial { good.as_deref() } else { Some(content) } {
+            let later = later(pass, from, content);
+            // What is on its way out is not made again by a trial, which does not want it.
+            let stays = |key: &Key| !trial || pass.view.get(key).is_some_and(|object| !object.meta.deleting());
+            wanted.extend(from.kept.iter().filter(|w| later.contains(&w.key) && stays(&w.key)).cloned());
+            undo.give_back = taken_over(pass, from, &later)?;
+            undo.failed = sync::failed(&verdicts(pass, from.number, content.number));
         }
         let keys = wanted.iter().map(|w| &w.key).chain(undo.give_back.keys()).cloned().collect();
         let plan = self.plan_except(pass, &wanted, &content.commit, contents, &undo);
-        if purpose == Purpose::Trial && plan.waves.is_empty() && wanted.len() > content.wanted.len() {
+        if trial && plan.waves.is_empty() && wanted.len() > content.wanted.len() {
             // What was kept is as it was, and is not what this release wants.
             return Ok((self.plan_except(pass, &content.wanted, &content.commit, contents, &undo), keys));
         }
         Ok((plan, keys))
-    }
-
-    /// The last good release, if there are others between it and this one.
-    fn good_before(&mut self, pass: &Pass<'_>, content: &Content) -> Result<Option<Arc<Content>>, Trouble> {
-        let (application, good) = (&pass.object.key, &pass.status.last_good);
-        let between = content.number > release_number(good) + 1 && record::release(&pass.view, application, good).is_some();
-        if between { self.content(&pass.view, application, good).map(Some) } else { Ok(None) }
     }
 }
 
 /// What became of the releases between two.
 fn verdicts(pass: &Pass<'_>, from: i64, to: i64) -> Vec<(i64, Option<Verdict>)> {
     let verdict = |number| {
-        let release = record::release(&pass.view, &pass.object.key, &format!("{}-{number}", pass.object.key.name));
+        let release = record::release(&pass.view, &pass.object.key, &release_name(&pass.object.key.name, number));
         (number, release.and_then(|release| release.status.as_ref()?.verdict))
     };
     (from + 1..to).map(verdict).collect()

@@ -16,16 +16,21 @@ fn protected(name: &str, value: &str) -> Value {
     config
 }
 
+/// A good release that does not want `extra`, which stays because it is protected.
+fn keep_extra(house: &mut House) {
+    house.push("c1", &[protected("extra", "1"), config("settings", "1"), web("web:1")]);
+    house.pass(4);
+    house.push("c2", &[config("settings", "1"), web("web:1")]);
+    house.pass(4);
+    assert_eq!(house.status("app").last_good, "app-2", "{}", house.show());
+}
+
 #[test]
 fn rb1_what_was_kept_when_a_release_was_good_comes_back_as_it_was() {
     for forgetful in [false, true] {
         let mut house = House::with_app(json!({"soakSeconds": 2}));
         house.forgetful = forgetful;
-        house.push("c1", &[protected("extra", "1"), config("settings", "1"), web("web:1")]);
-        house.pass(4);
-        house.push("c2", &[config("settings", "1"), web("web:1")]);
-        house.pass(4);
-        assert_eq!(house.status("app").last_good, "app-2", "{}", house.show());
+        keep_extra(&mut house);
         assert!(house.store.get(&Key::of::<ConfigMap>("default", "extra")).is_some(), "protected");
         let mut changed = config("extra", "bad");
         changed["data"]["more"] = json!("bad");
@@ -87,11 +92,7 @@ fn rb1_what_a_failed_trial_took_over_is_given_back() {
 fn bad_and_under_way(image: &str) -> House {
     let mut house = House::with_app(json!({"soakSeconds": 2}));
     house.apply(config("theirs", "before"));
-    house.push("c1", &[protected("extra", "1"), config("settings", "1"), web("web:1")]);
-    house.pass(4);
-    house.push("c2", &[config("settings", "1"), web("web:1")]);
-    house.pass(4);
-    assert_eq!(house.status("app").last_good, "app-2", "{}", house.show());
+    keep_extra(&mut house);
     let bad = [config("extra", "bad"), config("theirs", "bad"), config("new", "bad"), deployment("mail", image, 1)];
     house.push("c3", &[config("settings", "1"), web("web:1")].into_iter().chain(bad).collect::<Vec<_>>());
     for _ in 0..20 {
