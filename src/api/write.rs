@@ -277,7 +277,6 @@ impl Api {
     fn next_version(&self, ask: &Ask<'_>, old: &Arc<Object>, before: &Value, mut wanted: Value) -> Result<Next, Failure> {
         let now = self.now();
         let (kind, subresource) = (ask.target.kind.rules(), ask.subresource());
-        admit::prepare(kind, &mut wanted);
         managed::track(kind, Some(before), &mut wanted, &ask.options.manager, managed::Operation::Update, subresource, now);
         if subresource.is_none() {
             self.assign(old, before, &mut wanted)?;

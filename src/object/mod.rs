@@ -420,43 +420,37 @@ impl Draft {
             metadata = Value::Object(Default::default());
         }
         value["metadata"] = metadata;
-        let write = |v: &Value| serde_json::to_vec(v).expect("a JSON tree can be written");
         let mut json = Vec::with_capacity(512);
         json.extend_from_slice(b"{\"apiVersion\":");
-        json.extend_from_slice(&write(&value["apiVersion"]));
+        write(&mut json, &value["apiVersion"]);
         json.extend_from_slice(b",\"kind\":");
-        json.extend_from_slice(&write(&value["kind"]));
+        write(&mut json, &value["kind"]);
         json.extend_from_slice(b",\"metadata\":{\"resourceVersion\":\"");
         let splice = json.len();
         json.push(b'"');
         for (name, field) in value["metadata"].as_object().into_iter().flatten() {
-            json.push(b',');
-            json.extend_from_slice(&write(&Value::String(name.clone())));
-            json.push(b':');
-            json.extend_from_slice(&write(field));
+            write_name(&mut json, name);
+            write(&mut json, field);
         }
         json.push(b'}');
         let mut ready = Some(ready).filter(|name| !name.is_empty());
-        let mut put = |name: &str, field: &[u8]| {
-            json.push(b',');
-            json.extend_from_slice(&write(&Value::String(name.to_owned())));
-            json.push(b':');
-            json.extend_from_slice(field);
-        };
         for (name, field) in value.as_object().into_iter().flatten() {
             if matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
                 continue;
             }
             if let Some(first) = ready.take_if(|ready| *ready <= name.as_str()) {
-                put(first, written);
+                write_name(&mut json, first);
+                json.extend_from_slice(written);
                 if first == name {
                     continue;
                 }
             }
-            put(name, &write(field));
+            write_name(&mut json, name);
+            write(&mut json, field);
         }
         if let Some(last) = ready {
-            put(last, written);
+            write_name(&mut json, last);
+            json.extend_from_slice(written);
         }
         json.push(b'}');
         Draft { key: key_of(kind, &value), meta: Meta::read(kind, &value), json, splice }
@@ -482,6 +476,18 @@ impl Draft {
     pub fn value(&self) -> Value {
         serde_json::from_slice(&self.json).expect("we wrote it")
     }
+}
+
+/// Writes a value at the end of a text.
+fn write(json: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+    serde_json::to_writer(json, value).expect("a JSON tree can be written");
+}
+
+/// Writes what stands before a field's value that is not the first one.
+fn write_name(json: &mut Vec<u8>, name: &str) {
+    json.push(b',');
+    write(json, name);
+    json.push(b':');
 }
 
 #[cfg(test)]

@@ -36,6 +36,11 @@ impl Fields {
     pub(super) fn is_empty(&self) -> bool {
         !self.own && self.below.is_empty()
     }
+    /// Whether everything that belongs to the other set belongs to this one.
+    pub(super) fn covers(&self, other: &Fields) -> bool {
+        (self.own || !other.own)
+            && other.below.iter().all(|(step, rest)| self.below.get(step).is_some_and(|mine| mine.covers(rest)))
+    }
     pub(super) fn add(&mut self, other: &Fields) {
         self.own |= other.own;
         for (step, rest) in &other.below {
@@ -183,17 +188,23 @@ pub(super) struct Difference {
 }
 
 pub(super) fn compare(of: Option<Type>, field: Option<&'static Field>, old: &Value, new: &Value) -> Difference {
+    if old == new { Difference::default() } else { differing(of, field, old, new) }
+}
+
+/// The same of two values of which it is known that they differ, so that nothing is compared with itself at each level once more.
+fn differing(of: Option<Type>, field: Option<&'static Field>, old: &Value, new: &Value) -> Difference {
     let mut difference = Difference::default();
-    if old == new {
-        return difference;
-    }
     match (view(of, field, old), view(of, field, new)) {
         (View::Object(before), View::Object(after)) => {
             for (name, value) in after.iter().filter(|(_, value)| !value.is_null()) {
+                let was = before.get(name).filter(|v| !v.is_null());
+                if was == Some(value) {
+                    continue;
+                }
                 let (of, field) = under(of, name);
                 let step = format!("f:{name}");
-                match before.get(name).filter(|v| !v.is_null()) {
-                    Some(was) => difference.put(step, compare(of, field, was, value)),
+                match was {
+                    Some(was) => difference.put(step, differing(of, field, was, value)),
                     None => drop(difference.changed.below.insert(step, all(of, field, value))),
                 }
             }

@@ -181,14 +181,25 @@ pub fn track(
     if forget && old.is_some() {
         return write(new, managers);
     }
-    // An old version from before a default was known should not make this writer its owner.
-    let mut before = old.cloned().unwrap_or_else(|| json!({}));
-    if old.is_some() {
-        admit::prepare(kind, &mut before);
-    }
-    let difference = fields::compare(Some(schema::of(kind)), None, &before, new);
-    let changed = ownable(kind, difference.changed, subresource);
-    let gone = ownable(kind, difference.gone, subresource);
+    let mut writer = Manager::new(kind, manager, operation, subresource, now);
+    let known = managers.iter().position(|known| known.is(&writer));
+    let differs = |before: &Value, new: &Value| {
+        let difference = fields::compare(Some(schema::of(kind)), None, before, new);
+        (ownable(kind, difference.changed, subresource), ownable(kind, difference.gone, subresource))
+    };
+    // An old version from before a default was known should not make this writer its owner. Who owns already whatever differs (a host that
+    // renews its lease) comes to own nothing, so that the old version need not be prepared for it.
+    let owned =
+        known.zip(old).map(|(at, old)| (at, differs(old, new))).filter(|(at, (changed, _))| managers[*at].fields.covers(changed));
+    let (changed, gone) = match (owned, old) {
+        (Some((_, difference)), _) => difference,
+        (None, Some(old)) => {
+            let mut before = old.clone();
+            admit::prepare(kind, &mut before);
+            differs(&before, new)
+        }
+        (None, None) => differs(&json!({}), new),
+    };
     if changed.is_empty() && gone.is_empty() {
         return write(new, managers);
     }
@@ -197,9 +208,8 @@ pub fn track(
         other.fields.subtract(&gone);
     }
     if !changed.is_empty() {
-        let mut writer = Manager::new(kind, manager, operation, subresource, now);
         writer.fields = changed;
-        match managers.iter_mut().find(|known| known.is(&writer)) {
+        match known.map(|at| &mut managers[at]) {
             Some(known) => {
                 known.fields.add(&writer.fields);
                 known.time = writer.time;
@@ -220,15 +230,13 @@ const ANCIENT: &str = "ancient-changes";
 
 /// Puts the oldest updates together until they are few enough: one entry for each version that they were written in.
 fn cap(managers: &mut Vec<Manager>) {
-    let mut updaters: Vec<Manager> = Vec::new();
-    managers.retain(|manager| {
-        let applied = manager.operation == Operation::Apply;
-        updaters.extend((!applied).then(|| manager.clone()));
-        applied
-    });
+    let mut too_many = managers.iter().filter(|m| m.operation != Operation::Apply).count().saturating_sub(UPDATERS_AT_MOST);
+    if too_many == 0 {
+        return;
+    }
+    let mut updaters: Vec<Manager> = managers.extract_if(.., |manager| manager.operation != Operation::Apply).collect();
     let age = |m: &Manager| (m.name != ANCIENT, m.time.clone(), m.name.clone(), m.subresource.clone());
     updaters.sort_by_cached_key(age);
-    let mut too_many = updaters.len().saturating_sub(UPDATERS_AT_MOST);
     let mut kept: Vec<Manager> = Vec::new();
     for manager in updaters {
         // Everything before is older, so the first of the same version is where its like are gathered.

@@ -179,6 +179,42 @@ fn a_status_has_its_own_owner() {
     assert_eq!(with_status, before, "nothing changed, not even the time");
 }
 
+#[test]
+fn who_writes_again_owns_what_it_changed_and_no_default() {
+    // As if it had been stored before any default was known.
+    let mut object = applied(None, deployment(json!({"replicas": 2})), "git", 0);
+    let mut write = |change: Value, who: &str, second: i64| {
+        let mut new = object.clone();
+        crate::object::patch::merge(&mut new, &change);
+        track(kind("Deployment"), Some(&object), &mut new, who, managed::Operation::Update, None, at(second));
+        for default in ["revisionHistoryLimit", "progressDeadlineSeconds", "strategy"] {
+            assert!(new["spec"].as_object_mut().unwrap().remove(default).is_some(), "{default} came with the write");
+        }
+        object = new;
+        owners(&object)
+    };
+    write(json!({"spec": {"paused": true}}), "edit", 1);
+    let again = write(json!({"spec": {"paused": false}}), "edit", 2);
+    let more = write(json!({"spec": {"paused": true, "minReadySeconds": 5}}), "edit", 3);
+    let taken = write(json!({"spec": {"paused": false, "replicas": 3}}), "scale", 4);
+    expect![[r#"
+        git Apply: .spec.replicas
+        edit Update: .spec.paused
+
+        git Apply: .spec.replicas
+        edit Update: .spec.minReadySeconds .spec.paused
+
+        edit Update: .spec.minReadySeconds
+        scale Update: .spec.paused .spec.replicas
+    "#]]
+    .assert_eq(&format!("{again}\n{more}\n{taken}"));
+    let times: Vec<String> = managed::read(&object).into_iter().map(|m| format!("{} {}", m.name, m.time)).collect();
+    expect![[r#"
+        edit 2027-01-15T08:00:03Z
+        scale 2027-01-15T08:00:04Z"#]]
+    .assert_eq(&times.join("\n"));
+}
+
 /// Of those that do not apply ten are known by name, in each version's words; the oldest are one.
 #[test]
 fn those_who_update_are_ten_at_most() {
