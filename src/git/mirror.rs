@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::address::{Address, check_revision, parse};
 use super::error::{FetchError, FetchErrorKind, clean};
-use super::read::{Depth, read_commit};
+use super::read::{Depth, Reading, read_commit};
 use super::transport::{Connection, prepare, ticket};
 use super::{Fetched, Request};
 use crate::object::source::Tree;
@@ -31,7 +31,13 @@ pub struct Mirrors {
     /// One lock per mirror: a repository is fetched by one thread at a time.
     locks: Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
     /// The last tree of each repository and path.
-    trees: Mutex<BTreeMap<(String, String), Arc<Fetched>>>,
+    trees: Mutex<BTreeMap<(String, String), Arc<Last>>>,
+}
+
+/// What was fetched last, and what the next commit is read from.
+struct Last {
+    fetched: Fetched,
+    reading: Reading,
 }
 
 impl Mirrors {
@@ -98,14 +104,15 @@ impl Mirrors {
             _ => Repository::open_bare(self.mirror_dir(request)).ok()?,
         };
         let id = repository.find_commit(Oid::from_str(commit).ok()?).ok()?.id();
-        read_commit(&repository, id, &request.path, None, Depth::Names).ok()
+        let reading = read_commit(&repository, id, &request.path, None, Depth::Names).ok()?;
+        Arc::into_inner(reading.tree)
     }
 
     /// Lets the next look at this repository and path take blobs of a tree for known. Of what it takes from there the contents are those
     /// that the tree has.
     pub fn suppose(&self, request: &Request, tree: Tree) {
         let place = (request.repository.clone(), request.path.clone());
-        self.trees.lock().insert(place, Arc::new(Fetched { tree, ..Fetched::default() }));
+        self.trees.lock().insert(place, Arc::new(Last { fetched: Fetched::default(), reading: tree.into() }));
     }
 
     fn mirror_dir(&self, request: &Request) -> PathBuf {
@@ -127,24 +134,24 @@ impl Mirrors {
     fn read(&self, repository: &Repository, commit: Oid, request: &Request) -> Result<Fetched, FetchError> {
         let place = (request.repository.clone(), request.path.clone());
         let before = self.trees.lock().get(&place).cloned();
-        if let Some(before) = before.as_ref().filter(|b| b.commit == commit.to_string()) {
-            return Ok((**before).clone());
+        if let Some(before) = before.as_ref().filter(|b| b.fetched.commit == commit.to_string()) {
+            return Ok(before.fetched.clone());
         }
-        let tree = read_commit(repository, commit, &request.path, before.as_deref().map(|b| &b.tree), Depth::Contents)?;
+        let reading = read_commit(repository, commit, &request.path, before.as_deref().map(|b| &b.reading), Depth::Contents)?;
         let found =
             repository.find_commit(commit).map_err(|e| FetchError::new(FetchErrorKind::Local, "read the commit", e.message()))?;
-        let fetched = Arc::new(describe(&found, tree));
+        let fetched = describe(&found, reading.tree.clone());
         let mut trees = self.trees.lock();
         if trees.len() >= MOST_TREES {
             trees.clear();
         }
-        trees.insert(place, fetched.clone());
-        Ok((*fetched).clone())
+        trees.insert(place, Arc::new(Last { fetched: fetched.clone(), reading }));
+        Ok(fetched)
     }
 }
 
 /// A commit's words, made fit to be shown.
-fn describe(commit: &Commit<'_>, tree: crate::object::source::Tree) -> Fetched {
+fn describe(commit: &Commit<'_>, tree: Arc<Tree>) -> Fetched {
     let author = commit.author();
     let name = String::from_utf8_lossy(author.name_bytes()).into_owned();
     let address = String::from_utf8_lossy(author.email_bytes()).into_owned();

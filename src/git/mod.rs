@@ -17,6 +17,7 @@ mod transport;
 mod watch;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::object::source::Tree;
 
@@ -85,8 +86,8 @@ pub struct Fetched {
     pub author: String,
     /// The trailers of its message, in order: `("Portolan-Retry", "shop")`.
     pub trailers: Vec<(String, String)>,
-    /// The files below the request's path.
-    pub tree: Tree,
+    /// The files below the request's path. Shared with what the mirror remembers.
+    pub tree: Arc<Tree>,
 }
 
 impl Fetched {

@@ -1,7 +1,11 @@
 //! Trees become values: the files below one path, by blob id, within limits. Nothing is ever checked out.
+//!
+//! A commit is read from the one before it: a directory that it has not changed is taken over with all that is below it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use git2::{ObjectType, Oid, Repository};
@@ -22,6 +26,8 @@ const MOST_ENTRIES: usize = 1_000_000;
 const DEEPEST: usize = 64;
 /// One directory's list of entries, in bytes.
 const LARGEST_DIRECTORY: usize = 16 << 20;
+/// Blobs that are read without asking whether the commit before had them elsewhere: to know that, all of its files have to be gone through.
+const FEW: usize = 8;
 
 /// How much is read of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,21 +38,47 @@ pub(super) enum Depth {
     Names,
 }
 
-/// Reads the manifests below a path of a commit. Contents that `before` has are shared, not read again.
+/// What was read of a commit.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    pub(super) tree: Arc<Tree>,
+    /// The directories that were read, by path.
+    directories: BTreeMap<String, Directory>,
+}
+
+#[derive(Clone, Debug)]
+struct Directory {
+    id: Oid,
+    /// How many entries were looked at in it, those of the directories below it not among them.
+    entries: usize,
+}
+
+impl From<Tree> for Reading {
+    /// A tree of which only the contents are known.
+    fn from(tree: Tree) -> Self {
+        Reading { tree: Arc::new(tree), directories: BTreeMap::new() }
+    }
+}
+
+/// Reads the manifests below a path of a commit. What `before` has is shared, not read again.
 pub(super) fn read_commit(
     repository: &Repository,
     commit: Oid,
     path: &str,
-    before: Option<&Tree>,
+    before: Option<&Reading>,
     depth: Depth,
-) -> Result<Tree, FetchError> {
+) -> Result<Reading, FetchError> {
     let parts = check_path(path)?;
     let attempt = format!("read {} at {:.7}", if path.is_empty() { "the repository" } else { path }, commit.to_string());
     let local = |e: git2::Error| FetchError::new(FetchErrorKind::Local, &attempt, e.message());
     let odb = repository.odb().map_err(local)?;
+    let none = Reading::default();
     let mut reader = Reader {
-        known: known(before),
-        kept: Kept::new(commit.to_string(), &attempt),
+        before: before.unwrap_or(&none),
+        elsewhere: None,
+        misses: 0,
+        kept: Kept::new(&attempt),
+        directories: BTreeMap::new(),
         attempt: &attempt,
         seen: 0,
         odb: &odb,
@@ -65,7 +97,7 @@ pub(super) fn read_commit(
             (0o040000, _) => at = entry.id(),
             (0o100644 | 0o100755 | 0o100664, true) => {
                 reader.file((*part).to_owned(), entry.id())?;
-                return Ok(reader.kept.tree);
+                return Ok(reader.done(commit));
             }
             (0o120000, _) => {
                 let why = format!("{:?} is a symbolic link, and those are never followed", parts[..=i].join("/"));
@@ -78,30 +110,29 @@ pub(super) fn read_commit(
         }
     }
     reader.directory(at)?;
-    Ok(reader.kept.tree)
-}
-
-fn known(before: Option<&Tree>) -> HashMap<&str, &Bytes> {
-    let mut known = HashMap::with_capacity(before.map_or(0, |tree| tree.entries.len()));
-    for entry in before.into_iter().flat_map(|tree| tree.entries.values()) {
-        if let Entry::File { content, blob } = entry {
-            known.insert(blob.as_str(), content);
-        }
-    }
-    known
+    Ok(reader.done(commit))
 }
 
 struct Reader<'a> {
     repository: &'a Repository,
     odb: &'a git2::Odb<'a>,
-    known: HashMap<&'a str, &'a Bytes>,
+    before: &'a Reading,
+    /// The contents that the commit before had, wherever they were.
+    elsewhere: Option<HashMap<&'a str, &'a Bytes>>,
+    /// Files that were not there before, or had another content.
+    misses: usize,
     kept: Kept<'a>,
+    directories: BTreeMap<String, Directory>,
     seen: usize,
     attempt: &'a str,
     depth: Depth,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn done(self, commit: Oid) -> Reading {
+        Reading { tree: Arc::new(self.kept.done(commit.to_string())), directories: self.directories }
+    }
+
     fn local(&self, e: git2::Error) -> FetchError {
         FetchError::new(FetchErrorKind::Local, self.attempt, e.message())
     }
@@ -129,17 +160,14 @@ impl Reader<'_> {
                     format!("directories are nested deeper than {DEEPEST}"),
                 ));
             }
+            if self.before.directories.get(&prefix).is_some_and(|known| known.id == id) {
+                self.take_over(&prefix)?;
+                continue;
+            }
             self.sized(id)?;
             let tree = self.repository.find_tree(id).map_err(|e| self.local(e))?;
+            self.looked_at(prefix.clone(), Directory { id, entries: tree.len() })?;
             for entry in &tree {
-                self.seen += 1;
-                if self.seen > MOST_ENTRIES {
-                    return Err(FetchError::new(
-                        FetchErrorKind::TooLarge,
-                        self.attempt,
-                        format!("it has more than {MOST_ENTRIES} files"),
-                    ));
-                }
                 let name = String::from_utf8_lossy(entry.name_bytes());
                 if name.starts_with('.') {
                     continue;
@@ -162,10 +190,31 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// Takes over a directory that is what it was, with those below it. It counts as much as if it had been read.
+    fn take_over(&mut self, path: &str) -> Result<(), FetchError> {
+        let before = self.before;
+        let below = if path.is_empty() { String::new() } else { format!("{path}/") };
+        let itself = before.directories.get_key_value(path).filter(|_| !below.is_empty());
+        for (path, directory) in itself.into_iter().chain(starting(&before.directories, &below)) {
+            self.looked_at(path.clone(), directory.clone())?;
+        }
+        starting(&before.tree.entries, &below).try_for_each(|(path, entry)| self.kept.keep(path.clone(), entry.clone()))
+    }
+
+    fn looked_at(&mut self, path: String, directory: Directory) -> Result<(), FetchError> {
+        self.seen += directory.entries;
+        if self.seen > MOST_ENTRIES {
+            let why = format!("it has more than {MOST_ENTRIES} files");
+            return Err(FetchError::new(FetchErrorKind::TooLarge, self.attempt, why));
+        }
+        self.directories.insert(path, directory);
+        Ok(())
+    }
+
     fn file(&mut self, path: String, id: Oid) -> Result<(), FetchError> {
         let blob = id.to_string();
-        if let Some(content) = self.known.get(blob.as_str()) {
-            return self.kept.keep(path, Entry::File { content: (*content).clone(), blob });
+        if let Some(content) = self.known(&path, &blob) {
+            return self.kept.keep(path, Entry::File { content, blob });
         }
         if self.depth == Depth::Names {
             return self.kept.keep(path, Entry::File { content: Bytes::new(), blob });
@@ -180,18 +229,45 @@ impl Reader<'_> {
         let content = Bytes::copy_from_slice(self.odb.read(id).map_err(|e| self.local(e))?.data());
         self.kept.keep(path, Entry::File { content, blob })
     }
+
+    /// A content that the commit before had.
+    fn known(&mut self, path: &str, wanted: &str) -> Option<Bytes> {
+        if let Some(Entry::File { content, blob }) = self.before.tree.entries.get(path)
+            && blob == wanted
+        {
+            return Some(content.clone());
+        }
+        self.misses += 1;
+        if self.misses <= FEW {
+            return None;
+        }
+        let before = self.before;
+        let elsewhere = self.elsewhere.get_or_insert_with(|| {
+            let file = |entry: &'a Entry| match entry {
+                Entry::File { content, blob } => Some((blob.as_str(), content)),
+                _ => None,
+            };
+            before.tree.entries.values().filter_map(file).collect()
+        });
+        elsewhere.get(wanted).map(|content| (*content).clone())
+    }
+}
+
+/// What is below a directory, whose path ends with a slash.
+fn starting<'m, T>(map: &'m BTreeMap<String, T>, below: &str) -> impl Iterator<Item = (&'m String, &'m T)> {
+    map.range::<str, _>((Bound::Included(below), Bound::Unbounded)).take_while(move |(path, _)| path.starts_with(below))
 }
 
 /// The tree that grows, and its limits.
 struct Kept<'a> {
-    tree: Tree,
+    entries: Vec<(String, Entry)>,
     bytes: u64,
     attempt: &'a str,
 }
 
 impl<'a> Kept<'a> {
-    fn new(commit: String, attempt: &'a str) -> Self {
-        Kept { tree: Tree { commit, entries: BTreeMap::new() }, bytes: 0, attempt }
+    fn new(attempt: &'a str) -> Self {
+        Kept { entries: Vec::new(), bytes: 0, attempt }
     }
 
     fn keep(&mut self, path: String, entry: Entry) -> Result<(), FetchError> {
@@ -202,14 +278,18 @@ impl<'a> Kept<'a> {
         if self.bytes > LARGEST_TREE {
             return too(format!("its manifests are larger than {} MiB together", LARGEST_TREE >> 20));
         }
-        if self.tree.entries.len() >= MOST_FILES {
+        if self.entries.len() >= MOST_FILES {
             return too(format!("it has more than {MOST_FILES} manifests"));
         }
         if path.len() > 4096 {
             return too("a path is longer than 4096 bytes".to_owned());
         }
-        self.tree.entries.insert(path, entry);
+        self.entries.push((path, entry));
         Ok(())
+    }
+
+    fn done(self, commit: String) -> Tree {
+        Tree { commit, entries: self.entries.into_iter().collect() }
     }
 }
 
@@ -218,12 +298,12 @@ pub fn read_dir(path: &Path) -> Result<Tree, FetchError> {
     let attempt = format!("read {}", clean(&path.display().to_string()));
     let failed =
         |at: &Path, e: std::io::Error| FetchError::new(FetchErrorKind::NoSuchPath, &attempt, format!("{}: {e}", at.display()));
-    let mut kept = Kept::new(String::new(), &attempt);
+    let mut kept = Kept::new(&attempt);
     let meta = std::fs::metadata(path).map_err(|e| failed(path, e))?;
     if meta.is_file() {
         let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         kept.keep(name, plain(path, meta.len()).map_err(|e| failed(path, e))?)?;
-        return Ok(kept.tree);
+        return Ok(kept.done(String::new()));
     }
     let mut open: Vec<(String, PathBuf, usize)> = vec![(String::new(), path.to_owned(), 0)];
     let mut seen = 0;
@@ -263,7 +343,7 @@ pub fn read_dir(path: &Path) -> Result<Tree, FetchError> {
             }
         }
     }
-    Ok(kept.tree)
+    Ok(kept.done(String::new()))
 }
 
 /// A file of the file system, never more of it than the limit.

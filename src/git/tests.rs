@@ -145,6 +145,46 @@ fn a_local_repository_is_read_where_it_is() {
 }
 
 #[test]
+fn a_commit_read_from_the_one_before_is_as_if_it_had_been_read_afresh() {
+    let dir = tempfile::tempdir().unwrap();
+    let repo = bare(&dir.path().join("a.git"));
+    let url = dir.path().join("a.git").display().to_string();
+    let mirrors = Mirrors::open(&dir.path().join("mirrors")).unwrap();
+    // Directories beside files whose names sort between them and what is in them, and the same path as a directory and as a file.
+    let many: Vec<String> = (0..30).map(|n| format!("many/{n}.yaml")).collect();
+    let moved: Vec<String> = (0..30).map(|n| format!("moved/{n}.yaml")).collect();
+    let all = |names: &[String]| names.iter().map(|name| format!("{name}=m")).collect::<Vec<_>>().join(" ");
+    let commits = [
+        "a/x.yaml=1 a/y/z.yaml=1 a-b/x.yaml=1 a.yaml=1 a/notes.md=1".to_owned(),
+        "a/x.yaml=2 a/y/z.yaml=1 a-b/x.yaml=1 a.yaml=1 a/notes.md=1".to_owned(),
+        "a/x.yaml=2 a/y/z.yaml=1 a-b/w.yaml=1 a/notes.md=1".to_owned(),
+        "a/x.yaml=2 a/y/z.yaml=1 a-b/x.yaml=1 a.yaml=2".to_owned(),
+        "a/x.yaml=2 a/y/z.yaml=1 a/y/w/q.yaml=1 a-b/x.yaml=1 a.yaml=2 b/z.yaml=1".to_owned(),
+        "a/y/w/q.yaml=1 a-b=1 b/z.yaml=1".to_owned(),
+        "a/y/w=1 b/z.yaml=1 a-b/y/w/q.yaml=1".to_owned(),
+        format!("b/z.yaml=1 {}", all(&many)),
+        format!("b/z.yaml=1 {}", all(&moved)),
+        format!("b/z.yaml=1 {} b/w.yaml=m", all(&moved)),
+    ];
+    for (n, files) in commits.iter().enumerate() {
+        let files: Vec<(&str, i32, &[u8])> = files
+            .split(' ')
+            .filter_map(|file| file.split_once('='))
+            .map(|(path, content)| (path, 0o100644, content.as_bytes()))
+            .collect();
+        let id = commit(&repo, "main", "Next", &files);
+        for path in ["", "b"] {
+            let Ok(read) = mirrors.fetch(&request(&url, "main", path)) else {
+                assert!(path == "b" && n < 4, "{n}: {path:?}");
+                continue;
+            };
+            let afresh = Mirrors::open(&dir.path().join("mirrors")).unwrap().fetch(&request(&url, "main", path)).unwrap();
+            assert_eq!((read.tree, read.commit), (afresh.tree, id.to_string()), "{n}: {path:?}");
+        }
+    }
+}
+
+#[test]
 fn a_watcher_wakes_soon_after_a_push() {
     let dir = tempfile::tempdir().unwrap();
     let repo = bare(dir.path());

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -113,7 +114,7 @@ fn left_out(entry: &Entry) -> bool {
 /// A rendered revision.
 pub(super) struct Wanting {
     pub(super) point: Point,
-    pub(super) tree: Tree,
+    pub(super) tree: Arc<Tree>,
     /// The objects, or why there are none.
     pub(super) result: Result<(Vec<Wanted>, String), Vec<Problem>>,
 }
@@ -140,7 +141,7 @@ pub(super) fn read(
                 *blob = blob_id(content).unwrap_or_default();
             }
         }
-        (Point { revision: WORKTREE.to_owned(), ..Point::default() }, tree)
+        (Point { revision: WORKTREE.to_owned(), ..Point::default() }, Arc::new(tree))
     } else {
         let supposed = known.is_some();
         if let Some(known) = known {
