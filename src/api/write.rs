@@ -135,9 +135,10 @@ impl Api {
             if kind.group == "certificates.k8s.io" {
                 self.prepare_request(ask.identity, &mut value)?;
             }
-            admit::prepare(kind, &mut value);
             if track {
                 managed::track(kind, None, &mut value, &ask.options.manager, managed::Operation::Update, None, now);
+            } else {
+                admit::prepare(kind, &mut value);
             }
             let uid = new_uid();
             admit::assign(kind, &mut value, None, &uid, &self.store().view()).map_err(|r| Failure::invalid(&r))?;

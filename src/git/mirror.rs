@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::address::{Address, check_revision, parse};
 use super::error::{FetchError, FetchErrorKind, clean};
-use super::read::{Depth, Reading, read_commit};
+use super::read::{Depth, Directories, read_commit};
 use super::transport::{Connection, prepare, ticket};
 use super::{Fetched, Request};
 use crate::object::source::Tree;
@@ -35,9 +35,10 @@ pub struct Mirrors {
 }
 
 /// What was fetched last, and what the next commit is read from.
+#[derive(Default)]
 struct Last {
     fetched: Fetched,
-    reading: Reading,
+    directories: Directories,
 }
 
 impl Mirrors {
@@ -104,15 +105,16 @@ impl Mirrors {
             _ => Repository::open_bare(self.mirror_dir(request)).ok()?,
         };
         let id = repository.find_commit(Oid::from_str(commit).ok()?).ok()?.id();
-        let reading = read_commit(&repository, id, &request.path, None, Depth::Names).ok()?;
-        Arc::into_inner(reading.tree)
+        let before = (&Tree::default(), &Directories::new());
+        read_commit(&repository, id, &request.path, before, Depth::Names).ok().map(|(tree, _)| tree)
     }
 
     /// Lets the next look at this repository and path take blobs of a tree for known. Of what it takes from there the contents are those
     /// that the tree has.
     pub fn suppose(&self, request: &Request, tree: Tree) {
         let place = (request.repository.clone(), request.path.clone());
-        self.trees.lock().insert(place, Arc::new(Last { fetched: Fetched::default(), reading: tree.into() }));
+        let last = Last { fetched: Fetched { tree: Arc::new(tree), ..Fetched::default() }, ..Last::default() };
+        self.trees.lock().insert(place, Arc::new(last));
     }
 
     fn mirror_dir(&self, request: &Request) -> PathBuf {
@@ -133,25 +135,26 @@ impl Mirrors {
 
     fn read(&self, repository: &Repository, commit: Oid, request: &Request) -> Result<Fetched, FetchError> {
         let place = (request.repository.clone(), request.path.clone());
-        let before = self.trees.lock().get(&place).cloned();
-        if let Some(before) = before.as_ref().filter(|b| b.fetched.commit == commit.to_string()) {
-            return Ok(before.fetched.clone());
+        let last = self.trees.lock().get(&place).cloned().unwrap_or_default();
+        if last.fetched.commit == commit.to_string() {
+            return Ok(last.fetched.clone());
         }
-        let reading = read_commit(repository, commit, &request.path, before.as_deref().map(|b| &b.reading), Depth::Contents)?;
+        let before = (&*last.fetched.tree, &last.directories);
+        let (tree, directories) = read_commit(repository, commit, &request.path, before, Depth::Contents)?;
         let found =
             repository.find_commit(commit).map_err(|e| FetchError::new(FetchErrorKind::Local, "read the commit", e.message()))?;
-        let fetched = describe(&found, reading.tree.clone());
+        let fetched = describe(&found, tree);
         let mut trees = self.trees.lock();
         if trees.len() >= MOST_TREES {
             trees.clear();
         }
-        trees.insert(place, Arc::new(Last { fetched: fetched.clone(), reading }));
+        trees.insert(place, Arc::new(Last { fetched: fetched.clone(), directories }));
         Ok(fetched)
     }
 }
 
 /// A commit's words, made fit to be shown.
-fn describe(commit: &Commit<'_>, tree: Arc<Tree>) -> Fetched {
+fn describe(commit: &Commit<'_>, tree: Tree) -> Fetched {
     let author = commit.author();
     let name = String::from_utf8_lossy(author.name_bytes()).into_owned();
     let address = String::from_utf8_lossy(author.email_bytes()).into_owned();
@@ -165,7 +168,7 @@ fn describe(commit: &Commit<'_>, tree: Arc<Tree>) -> Fetched {
         subject: clean(&String::from_utf8_lossy(commit.summary_bytes().unwrap_or_default())),
         author: clean(&format!("{name} <{address}>")),
         trailers: trailers.unwrap_or_default(),
-        tree,
+        tree: Arc::new(tree),
     }
 }
 

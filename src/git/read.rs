@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use git2::{ObjectType, Oid, Repository};
@@ -38,47 +37,36 @@ pub(super) enum Depth {
     Names,
 }
 
-/// What was read of a commit.
-#[derive(Debug, Default)]
-pub(super) struct Reading {
-    pub(super) tree: Arc<Tree>,
-    /// The directories that were read, by path.
-    directories: BTreeMap<String, Directory>,
-}
+/// The directories of a commit that were read, by path.
+pub(super) type Directories = BTreeMap<String, Directory>;
 
-#[derive(Clone, Debug)]
-struct Directory {
+/// What was seen of a directory.
+#[derive(Clone)]
+pub(super) struct Directory {
     id: Oid,
     /// How many entries were looked at in it, those of the directories below it not among them.
     entries: usize,
 }
 
-impl From<Tree> for Reading {
-    /// A tree of which only the contents are known.
-    fn from(tree: Tree) -> Self {
-        Reading { tree: Arc::new(tree), directories: BTreeMap::new() }
-    }
-}
-
-/// Reads the manifests below a path of a commit. What `before` has is shared, not read again.
+/// Reads the manifests below a path of a commit. What the commit before has, its tree and its directories, is shared, not read again.
 pub(super) fn read_commit(
     repository: &Repository,
     commit: Oid,
     path: &str,
-    before: Option<&Reading>,
+    before: (&Tree, &Directories),
     depth: Depth,
-) -> Result<Reading, FetchError> {
+) -> Result<(Tree, Directories), FetchError> {
     let parts = check_path(path)?;
     let attempt = format!("read {} at {:.7}", if path.is_empty() { "the repository" } else { path }, commit.to_string());
     let local = |e: git2::Error| FetchError::new(FetchErrorKind::Local, &attempt, e.message());
     let odb = repository.odb().map_err(local)?;
-    let none = Reading::default();
     let mut reader = Reader {
-        before: before.unwrap_or(&none),
+        before: before.0,
+        known_directories: before.1,
         elsewhere: None,
         misses: 0,
         kept: Kept::new(&attempt),
-        directories: BTreeMap::new(),
+        directories: Directories::new(),
         attempt: &attempt,
         seen: 0,
         odb: &odb,
@@ -116,21 +104,23 @@ pub(super) fn read_commit(
 struct Reader<'a> {
     repository: &'a Repository,
     odb: &'a git2::Odb<'a>,
-    before: &'a Reading,
+    before: &'a Tree,
+    /// The directories that `before` was read from.
+    known_directories: &'a Directories,
     /// The contents that the commit before had, wherever they were.
     elsewhere: Option<HashMap<&'a str, &'a Bytes>>,
     /// Files that were not there before, or had another content.
     misses: usize,
     kept: Kept<'a>,
-    directories: BTreeMap<String, Directory>,
+    directories: Directories,
     seen: usize,
     attempt: &'a str,
     depth: Depth,
 }
 
 impl<'a> Reader<'a> {
-    fn done(self, commit: Oid) -> Reading {
-        Reading { tree: Arc::new(self.kept.done(commit.to_string())), directories: self.directories }
+    fn done(self, commit: Oid) -> (Tree, Directories) {
+        (self.kept.done(commit.to_string()), self.directories)
     }
 
     fn local(&self, e: git2::Error) -> FetchError {
@@ -160,7 +150,7 @@ impl<'a> Reader<'a> {
                     format!("directories are nested deeper than {DEEPEST}"),
                 ));
             }
-            if self.before.directories.get(&prefix).is_some_and(|known| known.id == id) {
+            if self.known_directories.get(&prefix).is_some_and(|known| known.id == id) {
                 self.take_over(&prefix)?;
                 continue;
             }
@@ -192,13 +182,12 @@ impl<'a> Reader<'a> {
 
     /// Takes over a directory that is what it was, with those below it. It counts as much as if it had been read.
     fn take_over(&mut self, path: &str) -> Result<(), FetchError> {
-        let before = self.before;
         let below = if path.is_empty() { String::new() } else { format!("{path}/") };
-        let itself = before.directories.get_key_value(path).filter(|_| !below.is_empty());
-        for (path, directory) in itself.into_iter().chain(starting(&before.directories, &below)) {
+        let itself = self.known_directories.get_key_value(path).filter(|_| !below.is_empty());
+        for (path, directory) in itself.into_iter().chain(starting(self.known_directories, &below)) {
             self.looked_at(path.clone(), directory.clone())?;
         }
-        starting(&before.tree.entries, &below).try_for_each(|(path, entry)| self.kept.keep(path.clone(), entry.clone()))
+        starting(&self.before.entries, &below).try_for_each(|(path, entry)| self.kept.keep(path.clone(), entry.clone()))
     }
 
     fn looked_at(&mut self, path: String, directory: Directory) -> Result<(), FetchError> {
@@ -232,7 +221,7 @@ impl<'a> Reader<'a> {
 
     /// A content that the commit before had.
     fn known(&mut self, path: &str, wanted: &str) -> Option<Bytes> {
-        if let Some(Entry::File { content, blob }) = self.before.tree.entries.get(path)
+        if let Some(Entry::File { content, blob }) = self.before.entries.get(path)
             && blob == wanted
         {
             return Some(content.clone());
@@ -247,7 +236,7 @@ impl<'a> Reader<'a> {
                 Entry::File { content, blob } => Some((blob.as_str(), content)),
                 _ => None,
             };
-            before.tree.entries.values().filter_map(file).collect()
+            before.entries.values().filter_map(file).collect()
         });
         elsewhere.get(wanted).map(|content| (*content).clone())
     }

@@ -58,7 +58,7 @@ fn key_of(kind: &'static Kind, value: &Value) -> Key {
 pub struct Rendered {
     /// The objects, ordered by kind, namespace and name.
     pub objects: Vec<Located>,
-    /// SHA-256, in hex, of the SHA-256 of each object's canonical JSON in that order. Names and order of files do not matter.
+    /// SHA-256, in hex, of the objects' digests in that order. Names and order of files do not matter.
     pub digest: String,
 }
 
@@ -150,15 +150,12 @@ struct Known {
     faults: Vec<Fault>,
 }
 
-/// One object of a file. The digest of the whole is made of the digests of its parts, so that of ten thousand objects only one is gone
-/// through when only one has changed.
+/// One object of a file.
 #[derive(Debug)]
 struct Part {
     at: Place,
     key: Key,
     value: Manifest,
-    /// SHA-256 of its canonical JSON.
-    digest: [u8; 32],
 }
 
 /// What a record says that a file holds.
@@ -184,10 +181,7 @@ impl Cache {
             }
             let slot = cache.files.entry(file.blob).or_default();
             slot.defines |= file.objects.iter().any(|object| defines(&object));
-            let part = |(line, key, value): (u32, Key, Manifest)| {
-                let json = serde_json::to_vec(value.value()).expect("a JSON tree can be written");
-                Part { at: (line, 0), key, value, digest: Sha256::digest(json).into() }
-            };
+            let part = |(line, key, value)| Part { at: (line, 0), key, value };
             let known = Known { objects: file.objects.into_iter().map(part).collect(), faults: Vec::new() };
             slot.read[usize::from(file.json)] = Some(Arc::new(known));
         }
@@ -347,9 +341,10 @@ pub fn render_cached(tree: &Tree, options: &Options, cache: &mut Cache) -> Resul
     }
     let objects = || order.iter().map(|(n, m)| (&places[*n].file, &places[*n].known.objects[*m]));
     if problems.is_empty() || (mutant::on(Mutant::PartialAdmission) && !order.is_empty()) {
+        // Of the digests of the objects: of ten thousand only one is gone through when only one has changed.
         let mut digest = Sha256::new();
         for (_, part) in objects() {
-            digest.update(part.digest);
+            digest.update(part.value.digest().bytes());
         }
         let digest = digest.finalize().iter().map(|b| format!("{b:02x}")).collect();
         let located = |(file, part): (&Arc<str>, &Part)| Located {
@@ -428,7 +423,7 @@ fn read(content: &[u8], json: bool, namespace: &str, kinds: &Kinds) -> Known {
         let json = serde_json::to_vec(&value).expect("a JSON tree can be written");
         // As it will be read from a record: what is compared later has gone the same way.
         let value = Manifest::read(&json).expect("we wrote it");
-        Part { at, key: key_of(kind, &value), value, digest: Sha256::digest(json).into() }
+        Part { at, key: key_of(kind, &value), value }
     };
     Known { objects: found.objects.into_iter().map(part).collect(), faults: found.faults }
 }

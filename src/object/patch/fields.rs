@@ -191,7 +191,7 @@ pub(super) fn compare(of: Option<Type>, field: Option<&'static Field>, old: &Val
     if old == new { Difference::default() } else { differing(of, field, old, new) }
 }
 
-/// The same of two values of which it is known that they differ, so that nothing is compared with itself at each level once more.
+/// The same of two values that are known to differ: nothing is compared once more at each level.
 fn differing(of: Option<Type>, field: Option<&'static Field>, old: &Value, new: &Value) -> Difference {
     let mut difference = Difference::default();
     match (view(of, field, old), view(of, field, new)) {

@@ -189,16 +189,16 @@ pub fn track(
     };
     // An old version from before a default was known should not make this writer its owner. Who owns already whatever differs (a host that
     // renews its lease) comes to own nothing, so that the old version need not be prepared for it.
-    let owned =
-        known.zip(old).map(|(at, old)| (at, differs(old, new))).filter(|(at, (changed, _))| managers[*at].fields.covers(changed));
-    let (changed, gone) = match (owned, old) {
-        (Some((_, difference)), _) => difference,
-        (None, Some(old)) => {
-            let mut before = old.clone();
-            admit::prepare(kind, &mut before);
-            differs(&before, new)
-        }
-        (None, None) => differs(&json!({}), new),
+    let prepared = |old: &Value| {
+        let mut before = old.clone();
+        admit::prepare(kind, &mut before);
+        before
+    };
+    let (changed, gone) = match old {
+        None => differs(&json!({}), new),
+        Some(old) => known
+            .and_then(|at| Some(differs(old, new)).filter(|(changed, _)| managers[at].fields.covers(changed)))
+            .unwrap_or_else(|| differs(&prepared(old), new)),
     };
     if changed.is_empty() && gone.is_empty() {
         return write(new, managers);
